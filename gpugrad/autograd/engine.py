@@ -1,0 +1,237 @@
+"""The walk: gradients from outputs back to leaves.
+
+Nodes are taken latest first (a heap on their creation numbers), so every use of a value
+has delivered its share before the value's own node runs. The walk is a loop, not a
+recursion: a chain of a million nodes needs no stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from gpugrad.autograd.graph import Node, Variable, edge_of
+from gpugrad.autograd.modes import mode
+
+
+def walk(
+    roots: Sequence[tuple[Node | Variable, Any]],
+    retain_graph: bool,
+    create_graph: bool,
+    wanted: Sequence[Node | Variable] | None = None,
+) -> dict[int, Any]:
+    """Propagate the gradients in ``roots``.
+
+    Without ``wanted`` leaves accumulate into ``.grad``. With it nothing is accumulated;
+    the result maps ``id(edge)`` to the gradient of each wanted edge reached."""
+    before = mode.enabled
+    mode.enabled = create_graph
+    try:
+        return _walk(roots, retain_graph, create_graph, wanted)
+    finally:
+        mode.enabled = before
+
+
+def _walk(
+    roots: Sequence[tuple[Node | Variable, Any]],
+    retain_graph: bool,
+    create_graph: bool,
+    wanted: Sequence[Node | Variable] | None,
+) -> dict[int, Any]:
+    pending: dict[int, Any] = {}  # sequence number of a node -> its gradient so far
+    nodes: dict[int, Node] = {}
+    heap: list[int] = []
+    leaves: dict[int, tuple[Any, Any, bool]] = {}  # id -> leaf, gradient, whether it is ours
+    captured: dict[int, Any] = {}
+    capture_ids = {id(e) for e in wanted} if wanted is not None else None
+    useful = _reaching([n for n, _ in roots], capture_ids) if capture_ids is not None else None
+
+    def deliver(edge: Node | Variable, gradient: Any, owned: bool) -> None:
+        if isinstance(edge, Node):
+            number = edge.sequence
+            if number in pending:
+                pending[number] = pending[number] + gradient
+            else:
+                pending[number] = gradient
+                nodes[number] = edge
+                heappush(heap, -number)
+        elif capture_ids is None or id(edge) in capture_ids:
+            held = leaves.get(id(edge))
+            leaves[id(edge)] = (edge, gradient, owned) if held is None else (edge, held[1] + gradient, True)
+
+    for edge, gradient in roots:
+        deliver(edge, gradient, False)
+
+    while heap:
+        number = -heappop(heap)
+        node = nodes.pop(number)
+        gradient = pending.pop(number)
+        if node.hooks:
+            gradient = _run_hooks(node.hooks, gradient)
+        if capture_ids is not None:
+            if id(node) in capture_ids:
+                captured[id(node)] = gradient
+            assert useful is not None
+            if node.sequence not in useful:
+                continue
+        gradients = node.apply(gradient, create_graph)
+        if not retain_graph:
+            node.release()
+        fresh = node.owns_result()
+        for edge, g in zip(node.edges, gradients, strict=True):
+            if edge is not None and g is not None:
+                # A view op gives its result a storage record; so does a saved value.
+                deliver(edge, g, fresh and g is not gradient and getattr(g, "_storage", 0) is None)
+
+    for leaf, gradient, owned in leaves.values():
+        if leaf._hooks:
+            gradient, owned = _run_hooks(leaf._hooks, gradient), False
+        if capture_ids is not None:
+            captured[id(leaf)] = gradient
+        else:
+            _accumulate(leaf, gradient, owned, create_graph)
+    return captured
+
+
+def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> None:
+    if leaf._grad is None:
+        leaf._grad = gradient if create_graph or owned else gradient.clone()
+        if not create_graph and leaf._grad._node is not None:
+            leaf._grad = leaf._grad.detach()
+    elif create_graph:
+        leaf._grad = leaf._grad + gradient
+    else:
+        leaf._grad.add_(gradient)
+    for hook in list((leaf.__dict__.get("_post_hooks") or {}).values()):
+        hook(leaf)
+
+
+def _run_hooks(hooks: dict[int, Callable[..., Any]], gradient: Any) -> Any:
+    for hook in list(hooks.values()):
+        result = hook(gradient)
+        if result is not None:
+            gradient = result
+    return gradient
+
+
+def _reaching(roots: Sequence[Node | Variable], targets: set[int]) -> set[int]:
+    """Sequence numbers of the nodes from which some edge leads on to a target."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack = [n for n in roots if isinstance(n, Node)]
+    while stack:
+        node = stack.pop()
+        if node.sequence in seen:
+            continue
+        seen.add(node.sequence)
+        order.append(node)
+        stack.extend(e for e in node.edges if isinstance(e, Node) and e.sequence not in seen)
+    useful: set[int] = set()
+    for node in sorted(order, key=lambda n: n.sequence):  # inputs before the nodes that use them
+        for e in node.edges:
+            if e is not None and (id(e) in targets or (isinstance(e, Node) and e.sequence in useful)):
+                useful.add(node.sequence)
+                break
+    return useful
+
+
+def _root_gradients(outputs: Sequence[Any], gradients: Sequence[Any], what: str) -> list[tuple[Any, Any]]:
+    roots = []
+    for y, g in zip(outputs, gradients, strict=True):
+        edge = edge_of(y)
+        if edge is None:
+            raise RuntimeError(
+                f"{what}: the tensor of shape {tuple(y.shape)} does not require grad and has no graph behind it; "
+                "set requires_grad=True on what it is computed from, outside no_grad()"
+            )
+        if g is None:
+            if y._array.size != 1:
+                raise RuntimeError(
+                    f"{what}: a gradient can be made up only for a tensor of one element, this one has shape "
+                    f"{tuple(y.shape)}; reduce it (for instance .sum()) or pass gradient="
+                )
+            if not y.dtype.is_floating_point:
+                raise RuntimeError(f"{what}: only floating-point tensors have gradients, not {y.dtype}")
+            g = y.detach().new_ones(y.shape)
+        else:
+            if tuple(g.shape) != tuple(y.shape):
+                raise RuntimeError(f"{what}: the gradient has shape {tuple(g.shape)}, the tensor {tuple(y.shape)}")
+            if g._backend is not y._backend:
+                raise RuntimeError(f"{what}: the gradient is on {g.device}, the tensor on {y.device}; move it with .to()")
+            if g.dtype is not y.dtype:
+                g = g.to(y.dtype)
+        roots.append((edge, g))
+    return roots
+
+
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add to the ``.grad`` of every leaf that ``tensors`` depend on.
+
+    ``grad_tensors``: gradients with respect to ``tensors`` (None for one-element tensors).
+    ``inputs``: restrict the accumulation to these leaves. Raises RuntimeError for a
+    non-scalar without a gradient, and for a graph already freed."""
+    outputs = _as_list(tensors)
+    gradients = _as_list(grad_tensors) if grad_tensors is not None else [None] * len(outputs)
+    if len(gradients) != len(outputs):
+        raise RuntimeError(f"backward: {len(outputs)} tensors but {len(gradients)} gradients")
+    keep = create_graph if retain_graph is None else retain_graph
+    roots = _root_gradients(outputs, gradients, "backward")
+    if inputs is None:
+        walk(roots, keep, create_graph)
+        return
+    chosen = _as_list(inputs)
+    edges = [edge_of(x) for x in chosen]
+    if not chosen or any(e is None for e in edges):
+        raise RuntimeError("backward: inputs must be tensors that require grad, and at least one")
+    found = walk(roots, keep, create_graph, [e for e in edges if e is not None])
+    for x, e in zip(chosen, edges, strict=True):
+        if id(e) in found:
+            _accumulate(x, found[id(e)], False, create_graph)
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """Gradients of the sum of ``outputs`` with respect to each of ``inputs``; ``.grad`` is left alone.
+
+    Raises RuntimeError where an input does not require grad or, unless ``allow_unused``
+    (then None) or ``materialize_grads`` (then zeros), was not used."""
+    ys, xs = _as_list(outputs), _as_list(inputs)
+    gs = _as_list(grad_outputs) if grad_outputs is not None else [None] * len(ys)
+    edges = []
+    for i, x in enumerate(xs):
+        edge = edge_of(x)
+        if edge is None:
+            raise RuntimeError(f"grad: input {i} of shape {tuple(x.shape)} does not require grad")
+        edges.append(edge)
+    keep = create_graph if retain_graph is None else retain_graph
+    found = walk(_root_gradients(ys, gs, "grad"), keep, create_graph, edges)
+    result = []
+    for i, (x, e) in enumerate(zip(xs, edges, strict=True)):
+        g = found.get(id(e))
+        if g is None and materialize_grads:
+            g = x.detach().new_zeros(x.shape)
+        if g is None and not allow_unused:
+            raise RuntimeError(
+                f"grad: input {i} of shape {tuple(x.shape)} was not used in computing the outputs; "
+                "pass allow_unused=True to get None for it"
+            )
+        result.append(g)
+    return tuple(result)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

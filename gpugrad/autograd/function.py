@@ -1,0 +1,226 @@
+"""Operations whose derivative the user writes: ``Function`` with ``forward`` and ``backward``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpugrad.autograd.graph import AccumulateGrad, Node, Parts, Slot, Variable, edge_of, storage_of
+from gpugrad.autograd.modes import mode
+
+
+class FunctionCtx:
+    """Carries values from ``forward`` to ``backward``. Any attribute may be set on it."""
+
+    def __init__(self) -> None:
+        self.needs_input_grad: tuple[bool, ...] = ()
+        self._to_save: tuple[Any, ...] = ()
+        self._non_differentiable: tuple[Any, ...] = ()
+        self._dirty: tuple[Any, ...] = ()
+        self._materialize = True
+        self._unpack: Callable[[], tuple[Any, ...]] | None = None
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keep inputs or outputs for ``backward``; a later in-place change is detected."""
+        self._to_save = tensors
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What :meth:`save_for_backward` kept. Raises RuntimeError if freed or changed in place."""
+        if self._unpack is None:
+            return self._to_save
+        return self._unpack()
+
+    def mark_non_differentiable(self, *outputs: Any) -> None:
+        """These outputs get no graph."""
+        self._non_differentiable = outputs
+
+    def mark_dirty(self, *inputs: Any) -> None:
+        """These inputs were changed in place by ``forward`` and are returned by it."""
+        self._dirty = inputs
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether ``backward`` sees zeros (default) or None for outputs without gradient."""
+        self._materialize = value
+
+
+class _FunctionNode(Node):
+    __slots__ = ("function", "ctx", "saved", "outputs", "freed", "name", "positions")
+
+    def __init__(self, edges: tuple[Any, ...], function: type[Function], ctx: FunctionCtx) -> None:
+        super().__init__(edges)
+        self.function = function
+        self.ctx = ctx
+        self.name = function.__name__  # type: ignore[misc]
+        self.freed = False
+        self.saved: tuple[Any, ...] = ()
+        self.outputs: list[tuple[tuple[int, ...], Any, Any]] = []
+        self.positions: tuple[int, ...] = ()
+
+    def owns_result(self) -> bool:
+        return False
+
+    def release(self) -> None:
+        self.freed = True
+        self.saved = ()
+
+    def unpack(self) -> tuple[Any, ...]:
+        if self.freed:
+            raise RuntimeError(
+                f"{self.name}: this graph was already walked and its saved values are freed; pass retain_graph=True "
+                "to the first backward to walk it twice"
+            )
+        result = []
+        for item in self.saved:
+            if item is None:
+                result.append(None)
+                continue
+            kind, array, backend, storage, version, edge = item
+            if storage.version != version:
+                raise RuntimeError(
+                    f"{self.name}: a tensor of shape {tuple(array.shape)} that it saved for backward was changed in "
+                    f"place by {storage.changed_by} (version {storage.version}, saved at {version}); clone it first"
+                )
+            tensor = kind._wrap(array, backend)
+            tensor._storage = storage
+            if mode.enabled and edge is not None:
+                tensor._node = self if edge == "output" else edge if isinstance(edge, Node) else AccumulateGrad(edge)
+            result.append(tensor)
+        return tuple(result)
+
+    def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
+        parts = gradient.of if isinstance(gradient, Parts) else {0: gradient}
+        gradients = []
+        for i, (shape, dtype, like) in enumerate(self.outputs):
+            g = parts.get(i)
+            if g is None and self.ctx._materialize:
+                g = like(shape, dtype)
+            gradients.append(g)
+        result = self.function.backward(self.ctx, *gradients)
+        result = result if isinstance(result, tuple) else (result,)
+        count = len(self.ctx.needs_input_grad)
+        if len(result) > count and any(r is not None for r in result[count:]) or len(result) < count:
+            raise RuntimeError(f"{self.name}.backward returned {len(result)} gradients for {count} inputs of forward")
+        return tuple(result[i] for i in self.positions)
+
+
+class Function:
+    """Base of user-defined differentiable operations.
+
+    Subclasses define static ``forward(ctx, *args)`` and ``backward(ctx, *gradients)``, which
+    returns one gradient (or None) for each argument; call ``MyFunction.apply(*args)``.
+    ``forward(*args)`` with a separate ``setup_context(ctx, inputs, output)`` works too.
+    With ``create_graph=True`` what ``backward`` computes is itself differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        """Compute the result; not recorded."""
+        raise NotImplementedError("a Function must define a static method forward(ctx, *args)")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Gradients with respect to the arguments of ``forward``."""
+        raise NotImplementedError("a Function must define a static method backward(ctx, *gradients)")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Run ``forward`` and record it."""
+        ctx = FunctionCtx()
+        tensors = [(i, a) for i, a in enumerate(args) if isinstance(a, Variable)]
+        recording = mode.enabled
+        edges = {i: edge_of(a) if recording else None for i, a in tensors}
+        ctx.needs_input_grad = tuple(edges.get(i) is not None for i in range(len(args)))
+        before = mode.enabled
+        mode.enabled = False
+        try:
+            setup = getattr(cls, "setup_context", None)
+            if setup is None:
+                output = cls.forward(ctx, *args)
+            else:
+                output = cls.forward(*args)
+                setup(ctx, args, output)
+        finally:
+            mode.enabled = before
+        if not any(e is not None for e in edges.values()):
+            return output
+        outputs = output if isinstance(output, tuple) else (output,)
+        return cls._record(ctx, args, tensors, edges, output, outputs)
+
+    @classmethod
+    def _record(
+        cls,
+        ctx: FunctionCtx,
+        args: tuple[Any, ...],
+        tensors: list[tuple[int, Any]],
+        edges: dict[int, Any],
+        output: Any,
+        outputs: tuple[Any, ...],
+    ) -> Any:
+        positions = tuple(i for i, _ in tensors)
+        node = _FunctionNode(tuple(edges[i] for i in positions), cls, ctx)
+        node.positions = positions
+        by_id = {id(a): edges[i] for i, a in tensors}
+        result_ids = {id(o) for o in outputs}
+        node.saved = tuple(
+            None
+            if t is None
+            else (
+                type(t),
+                t._array,
+                t._backend,
+                storage_of(t),
+                storage_of(t).version,
+                by_id[id(t)] if id(t) in by_id else "output" if id(t) in result_ids and len(outputs) == 1 else None,
+            )
+            for t in ctx._to_save
+        )
+        ctx._to_save = ()
+        ctx._unpack = _weak_unpack(node)
+        made = []
+        skip = {id(t) for t in ctx._non_differentiable}
+        dirty = {id(t) for t in ctx._dirty}
+        for i, o in enumerate(outputs):
+            if not isinstance(o, Variable):
+                node.outputs.append(((), None, _no_gradient))
+                made.append(o)
+                continue
+            if id(o) in by_id and id(o) not in dirty:
+                o = o.view_as(o) if hasattr(o, "view_as") else o  # an input handed back: keep its own history
+            array = o._array
+            node.outputs.append((tuple(array.shape), o.dtype, _zeros_like(o)))  # type: ignore[attr-defined]
+            if id(o) not in skip and o.dtype.is_floating_point:  # type: ignore[attr-defined]
+                o._node = node if len(outputs) == 1 else Slot(node, i)
+                o._requires_grad = False
+                if o._base is None:
+                    o._generation += 1
+                else:
+                    o._base = None
+            made.append(o)
+        return tuple(made) if isinstance(output, tuple) else made[0]
+
+
+def _weak_unpack(node: _FunctionNode) -> Callable[[], tuple[Any, ...]]:
+    import weakref
+
+    held = weakref.ref(node)  # the node owns the ctx; a strong reference back would be a cycle
+
+    def unpack() -> tuple[Any, ...]:
+        alive = held()
+        if alive is None:
+            raise RuntimeError("saved_tensors was read after the graph it belongs to was freed")
+        return alive.unpack()
+
+    return unpack
+
+
+def _zeros_like(o: Any) -> Callable[..., Any]:
+    kind, backend = type(o), o._backend
+
+    def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+        return kind._wrap(backend.empty(shape, dtype.numpy), backend).zero_()
+
+    return zeros
+
+
+def _no_gradient(shape: tuple[int, ...], dtype: Any) -> None:
+    return None

@@ -1,0 +1,415 @@
+"""The ``cpu`` backend: NumPy. It is the specification the other backends are tested against."""
+
+from __future__ import annotations
+
+import builtins
+import contextvars
+import os
+import platform
+import threading
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from gpugrad import layout
+from gpugrad.backends import philox
+from gpugrad.backends.base import Array, Backend, DeviceInfo, Elementwise, Scalar
+from gpugrad.dtypes import HALVES
+from gpugrad.errors import DeviceError, OutOfMemoryError
+
+_F32 = np.dtype(np.float32)
+_I64 = np.dtype(np.int64)
+_BOOL = np.dtype(bool)
+
+
+def enumerate_devices(probe: bool = False) -> list[DeviceInfo]:
+    """The one CPU device."""
+    return [CpuBackend().info()]
+
+
+def open(index: int) -> CpuBackend:
+    """The CPU backend. Raises DeviceError for an index other than 0."""
+    if index:
+        raise DeviceError(f"device cpu:{index} is absent: there is one CPU device, 'cpu'")
+    return CpuBackend()
+
+
+class _Quiet(threading.local):
+    """Runs NumPy with floating-point warnings off, as PyTorch has no such warnings.
+
+    Entering a prepared context costs a tenth of what ``numpy.errstate`` does."""
+
+    def __init__(self) -> None:
+        context = contextvars.copy_context()
+        context.run(np.seterr, all="ignore")
+        self.run = context.run
+
+
+_quiet = _Quiet()
+
+
+def _calm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return _quiet.run(function, *args, **kwargs)
+
+
+class CpuBackend(Backend):
+    """NumPy arrays as they are."""
+
+    name = "cpu"
+    index = 0
+
+    def info(self) -> DeviceInfo:
+        try:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):
+            memory = None
+        return DeviceInfo(
+            name=_processor_name(),
+            kind="cpu",
+            memory=memory,
+            compute_units=os.cpu_count(),
+            driver=f"NumPy {np.__version__}",
+        )
+
+    def supports(self, dtype: np.dtype) -> bool:
+        return True
+
+    # -- memory --------------------------------------------------------------
+    def empty(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        try:
+            return np.empty(shape, dtype)
+        except (MemoryError, ValueError) as error:
+            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            raise OutOfMemoryError(f"cpu: cannot allocate {size:,} bytes for shape {tuple(shape)} {dtype}") from error
+
+    def from_host(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array, order="C")
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array, order="C")
+
+    def as_strided(
+        self, array: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int
+    ) -> np.ndarray:
+        flags = array.flags
+        if not offset and flags.c_contiguous and flags.writeable:
+            try:
+                return np.ndarray(shape, array.dtype, array, 0, strides)
+            except (ValueError, TypeError):
+                pass  # the view reaches before the buffer, or past this array into its base
+        return _strided_view(array, tuple(shape), tuple(strides), offset)
+
+    def synchronize(self) -> None:
+        return None
+
+    def memory_stats(self) -> dict[str, int]:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        try:
+            with builtins.open("/proc/self/statm") as file:
+                resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            resident = peak
+        return {"allocated": resident, "peak": max(peak, resident), "reserved": resident}
+
+    # -- elementwise ---------------------------------------------------------
+    def map(
+        self,
+        kernel: Elementwise,
+        inputs: Sequence[Array | Scalar],
+        compute: np.dtype,
+        result: np.dtype,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        half = compute in HALVES
+        work = _F32 if half else compute
+        values = []
+        for x in inputs:
+            if type(x) is not np.ndarray:
+                values.append(float(x) if work.kind == "f" else _integer(x, work))
+            elif x.dtype == work:
+                values.append(x)
+            else:
+                values.append(_calm(x.astype, _BOOL if kernel.masked and not values else work))
+        if kernel.check is not None and _calm(kernel.check, *values).any():
+            assert kernel.error is not None
+            raise kernel.error[0](kernel.error[1])
+        value = _quiet.run(kernel.numpy, *values)
+        if out is not None:
+            _quiet.run(np.copyto, out, value, "unsafe")
+            return out
+        if type(value) is not np.ndarray:
+            value = np.asarray(value)
+        if value.dtype != result:
+            value = _calm(value.astype, result)
+        if not value.flags.c_contiguous and not _same_layout(value, values):
+            value = np.ascontiguousarray(value)
+        return value
+
+    def copy(
+        self, array: np.ndarray, dtype: np.dtype | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if out is None:
+            dtype = dtype or array.dtype
+            if dtype == _BOOL and array.dtype != _BOOL:
+                return np.array(array != 0, order="C")
+            return _calm(np.array, array, dtype, order="C", ndmin=0)
+        if out.dtype == _BOOL and array.dtype != _BOOL:
+            array = array != 0
+        _quiet.run(np.copyto, out, array, "unsafe")
+        return out
+
+    def fill(self, out: np.ndarray, value: Scalar) -> None:
+        _quiet.run(np.copyto, out, np.asarray(value), "unsafe")
+
+    def arange(self, n: int, start: Scalar, step: Scalar, dtype: np.dtype) -> np.ndarray:
+        work = np.float64 if dtype.kind == "f" or dtype in HALVES else np.int64
+        values = np.arange(n, dtype=np.int64).astype(work)
+        return (values * work(step) + work(start)).astype(dtype)
+
+    # -- reductions, scans, order ---------------------------------------------
+    def reduce(self, kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        ufunc = _REDUCE[kind]
+        if kind in ("any", "all"):
+            value = ufunc.reduce(array, axis=tuple(axes), dtype=_BOOL)
+        elif kind in ("sum", "prod"):
+            work = _F32 if dtype in HALVES else dtype
+            if work.kind != "f" and array.dtype != work:
+                array = _calm(array.astype, work)
+            value = _calm(ufunc.reduce, array, axis=tuple(axes), dtype=work)
+        else:
+            value = _calm(ufunc.reduce, array, axis=tuple(axes))
+        value = np.asarray(value)
+        if value.dtype != dtype:
+            value = _calm(value.astype, dtype)
+        return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+
+    def arg_reduce(self, kind: str, array: np.ndarray, axis: int) -> np.ndarray:
+        function = np.argmax if kind == "argmax" else np.argmin
+        if array.dtype in HALVES:
+            array = array.astype(np.float32)
+        return np.ascontiguousarray(function(array, axis=axis), np.int64).reshape(
+            layout.reduced_shape(array.shape, (axis,), False)
+        )
+
+    def scan(self, kind: str, array: np.ndarray, axis: int, dtype: np.dtype) -> np.ndarray:
+        ufunc = _REDUCE[kind]
+        work = _F32 if dtype in HALVES else dtype
+        value = _calm(ufunc.accumulate, array.astype(work, copy=False), axis=axis)
+        return np.ascontiguousarray(value.astype(dtype, copy=False))
+
+    def sort(self, array: np.ndarray, axis: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
+        keys = array.astype(np.float32) if array.dtype in HALVES else array
+        if descending:
+            # Reversed before and after: equals keep their order and NaN comes first.
+            keys = np.flip(keys, axis)
+        order = np.argsort(keys, axis=axis, kind="stable").astype(np.int64, copy=False)
+        if descending:
+            order = array.shape[axis] - 1 - np.flip(order, axis)
+        order = np.ascontiguousarray(order)
+        return np.ascontiguousarray(np.take_along_axis(array, order, axis)), order
+
+    # -- linear algebra --------------------------------------------------------
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        dtype = a.dtype
+        if dtype in HALVES:
+            a, b = a.astype(np.float32), b.astype(np.float32)
+        value = _calm(np.matmul, a, b)
+        return value if value.dtype == dtype else _calm(value.astype, dtype)
+
+    # -- indexing ----------------------------------------------------------------
+    def take(self, array: np.ndarray, index: np.ndarray, axis: int, op: str) -> np.ndarray:
+        _check_index(index, array.shape[axis], op)
+        return np.take(array, index, axis=axis)
+
+    def gather(self, array: np.ndarray, index: np.ndarray, axis: int, op: str) -> np.ndarray:
+        _check_index(index, array.shape[axis], op)
+        return np.ascontiguousarray(array[_grid(index, axis)])
+
+    def scatter(
+        self, out: np.ndarray, index: np.ndarray, source: np.ndarray, axis: int, mode: str, op: str
+    ) -> None:
+        _check_index(index, out.shape[axis], op)
+        rows = all(s == 0 or n == 1 for i, (n, s) in enumerate(zip(index.shape, index.strides)) if i != axis)
+        whole = all(n == m for i, (n, m) in enumerate(zip(index.shape, out.shape)) if i != axis)
+        where: Any
+        if rows and whole and index.size:
+            line = index[tuple(slice(None) if i == axis else 0 for i in range(index.ndim))]
+            where = (slice(None),) * axis + (line,)
+        else:
+            where = _grid(index, axis)
+        if mode == "set":
+            out[where] = source
+        elif out.dtype in HALVES and mode in ("add", "multiply"):
+            wide = out.astype(np.float32)
+            _SCATTER[mode].at(wide, where, source.astype(np.float32))
+            out[...] = wide
+        else:
+            _calm(_SCATTER[mode].at, out, where, source)
+
+    def nonzero(self, array: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(array).astype(np.int64, copy=False)
+
+    # -- random ------------------------------------------------------------------
+    def random(self, kind: str, shape: Sequence[int], dtype: np.dtype, seed: int, stream: int) -> np.ndarray:
+        n = int(np.prod(shape, dtype=np.int64))
+        return philox.random(kind, n, dtype, seed, stream).reshape(shape)
+
+    # -- windows -----------------------------------------------------------------
+    def fold(
+        self, windows: np.ndarray, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    ) -> np.ndarray:
+        s = len(size)
+        kernel = windows.shape[2 + s :]
+        work = _F32 if windows.dtype in HALVES else windows.dtype
+        out = np.zeros((*windows.shape[:2], *size), work)
+        for offset in product(*(range(k) for k in kernel)):
+            part = out[_window_slices(windows.shape[2 : 2 + s], offset, stride, dilation)]
+            part += windows[(slice(None),) * (2 + s) + offset]
+        return out.astype(windows.dtype, copy=False)
+
+    def max_pool(
+        self, array: np.ndarray, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        size = array.shape[2:]
+        out = layout.window_counts(size, kernel, stride, dilation)
+        best: np.ndarray | None = None
+        index = np.empty((*array.shape[:2], *out), np.int64)
+        for offset in product(*(range(k) for k in kernel)):
+            value = array[_window_slices(out, offset, stride, dilation)]
+            place = _positions(size, out, offset, stride, dilation)
+            if best is None:
+                best = value.copy()
+                index[...] = place
+                continue
+            better = value > best
+            if value.dtype.kind not in "biu":
+                better |= np.isnan(value) & ~np.isnan(best)
+            np.copyto(best, value, where=better)
+            np.copyto(index, np.broadcast_to(place, index.shape), where=better)
+        assert best is not None
+        return np.ascontiguousarray(best), index
+
+    def max_pool_grad(
+        self,
+        gradient: np.ndarray,
+        index: np.ndarray,
+        size: Sequence[int],
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+    ) -> np.ndarray:
+        work = _F32 if gradient.dtype in HALVES else gradient.dtype
+        total = np.zeros((*gradient.shape[:2], *size), work)
+        out = gradient.shape[2:]
+        for offset in product(*(range(k) for k in kernel)):
+            place = _positions(size, out, offset, stride, dilation)
+            part = total[_window_slices(out, offset, stride, dilation)]
+            np.add(part, gradient, out=part, where=index == place, casting="unsafe")
+        return total.astype(gradient.dtype, copy=False)
+
+
+
+
+_REDUCE: dict[str, np.ufunc] = {
+    "sum": np.add,
+    "prod": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "any": np.logical_or,
+    "all": np.logical_and,
+}
+_SCATTER = {"add": np.add, "multiply": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _processor_name() -> str:
+    try:
+        with builtins.open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _integer(x: Scalar, dtype: np.dtype) -> Any:
+    """A Python number as an integer or bool of ``dtype``; integers wrap."""
+    if dtype.kind == "b":
+        return np.bool_(x)
+    bits = 8 * dtype.itemsize
+    wrapped = int(x) % (1 << bits)
+    return dtype.type(wrapped - (1 << bits) if dtype.kind == "i" and wrapped >> (bits - 1) else wrapped)
+
+
+def _same_layout(value: np.ndarray, inputs: Sequence[Any]) -> bool:
+    """Whether all full-shape inputs share the strides that NumPy gave the result."""
+    return all(
+        x.strides == value.strides or (x.dtype != value.dtype and x.flags.f_contiguous == value.flags.f_contiguous)
+        for x in inputs
+        if type(x) is np.ndarray and x.shape == value.shape
+    )
+
+
+def _strided_view(array: np.ndarray, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> np.ndarray:
+    """A view anywhere in the memory that ``array`` is part of."""
+    interface = array.__array_interface__
+    holder = _Memory(interface["data"][0] + offset, shape, strides, array.dtype, array)
+    view = np.asarray(holder)
+    return view if view.dtype == array.dtype else view.view(array.dtype)
+
+
+class _Memory:
+    """Hands NumPy an address and a layout, and keeps the owner of the memory alive."""
+
+    def __init__(
+        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype, owner: np.ndarray
+    ) -> None:
+        self.owner = owner
+        typestr = dtype.str if dtype.kind in "biuf" and dtype not in HALVES else f"|V{dtype.itemsize}"
+        self.__array_interface__ = {
+            "data": (address, not owner.flags.writeable),
+            "shape": shape,
+            "strides": strides,
+            "typestr": typestr,
+            "version": 3,
+        }
+
+
+def _check_index(index: np.ndarray, n: int, op: str) -> None:
+    if index.size:
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= n:
+            bad = low if low < 0 else high
+            raise IndexError(f"{op}: index {bad} is out of range for size {n}")
+
+
+def _grid(index: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
+    """Index arrays that pick, at each place of ``index``, the element it names along ``axis``."""
+    return tuple(
+        index if i == axis else np.arange(n).reshape((n,) + (1,) * (index.ndim - i - 1))
+        for i, n in enumerate(index.shape)
+    )
+
+
+def _window_slices(
+    out: Sequence[int], offset: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[slice, ...]:
+    """Where the windows' element ``offset`` lies in ``[n, c, *size]``."""
+    return (slice(None), slice(None)) + tuple(
+        slice(o * d, o * d + (n - 1) * t + 1, t) for n, o, t, d in zip(out, offset, stride, dilation)
+    )
+
+
+def _positions(
+    size: Sequence[int], out: Sequence[int], offset: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> np.ndarray:
+    """Flat position in ``size`` of each window's element ``offset``: shape ``out``."""
+    place = np.zeros((1,) * len(out), np.int64)
+    for i, (m, n, o, t, d) in enumerate(zip(size, out, offset, stride, dilation)):
+        along = np.arange(n, dtype=np.int64) * t + o * d
+        place = place * m + along.reshape((n,) + (1,) * (len(out) - i - 1))
+    return place

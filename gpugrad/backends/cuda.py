@@ -1,0 +1,300 @@
+"""The ``cuda`` backend: CuPy's part of what ``kernels.py`` leaves to the API, and cuBLAS for matrix products.
+
+CuPy is imported at first use. Kernels are compiled with NVRTC from our own texts (contraction and flushing of
+denormals off, so that results agree with the other devices) and kept as binaries in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpugrad.backends.base import DeviceInfo, StridedArray
+from gpugrad.backends.kernel_core import coalesce, elements
+from gpugrad.backends.kernel_source import SHORT
+from gpugrad.backends.kernels import KernelBackend
+from gpugrad.errors import DeviceError, OutOfMemoryError
+
+logger = logging.getLogger("gpugrad")
+
+INSTALL = 'pip install "gpugrad[cuda13]" (or "gpugrad[cuda12]" for a CUDA 12 driver)'
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(f"device cuda needs CuPy, which is not installed: {INSTALL}") from error
+    return cupy
+
+
+def _device_count(cupy: Any) -> int:
+    """Raises DeviceError where there is no driver."""
+    runtime = cupy.cuda.runtime
+    try:
+        return runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise DeviceError(f"no CUDA device was found ({error}): install NVIDIA's driver, or choose "
+                          "another device (see python -m gpugrad devices)") from error  # fmt: skip
+
+
+def enumerate_devices(probe: bool = False) -> list[DeviceInfo]:
+    """Descriptions, in the order of device numbers; with ``probe`` each is made to compile and run a kernel and
+    ``extra["error"]`` says what went wrong. Raises DeviceError without CuPy or without a driver."""
+    cupy = _cupy()
+    described = []
+    for i in range(_device_count(cupy)):
+        info = _describe(cupy, i)
+        if probe:
+            try:
+                CudaBackend(cupy, i)
+            except DeviceError as error:
+                info.extra["error"] = str(error)
+        described.append(info)
+    return described
+
+
+def open(index: int = 0) -> CudaBackend:
+    """The backend of device ``index``. Raises DeviceError: no such device, or one that cannot compile."""
+    cupy = _cupy()
+    count = _device_count(cupy)
+    if not 0 <= index < count:
+        there = f"this machine has cuda:0 to cuda:{count - 1}" if count else "this machine has none"
+        raise DeviceError(f"device cuda:{index} does not exist: {there} (see python -m gpugrad devices)")
+    return CudaBackend(cupy, index)
+
+
+def _describe(cupy: Any, index: int) -> DeviceInfo:
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(index)
+    version = runtime.driverGetVersion()
+    return DeviceInfo(
+        name=properties["name"].decode(),
+        kind="gpu",
+        vendor="NVIDIA",
+        memory=int(properties["totalGlobalMem"]),
+        compute_units=int(properties["multiProcessorCount"]),
+        driver=f"CUDA {version // 1000}.{version % 1000 // 10}",
+        extra={"capability": f"{properties['major']}.{properties['minor']}"},
+    )
+
+
+class CudaBackend(KernelBackend):
+    """One CUDA device, working on the legacy default stream, with a memory pool of its own."""
+
+    name = "cuda"
+
+    def __init__(self, cupy: Any, index: int) -> None:
+        super().__init__(index, "cuda", cpu_shapes=False, fp64=True)
+        self._info = _describe(cupy, index)
+        self._cuda = cupy.cuda
+        self._runtime = cupy.cuda.runtime
+        self._use()
+        self._pool = cupy.cuda.MemoryPool()
+        self._pool_bytes = 0
+        self._peak = 0
+        self._by_value: dict[int, np.dtype] = {}
+        self._blas = self._load_cublas(cupy)
+        try:
+            probe = self.to_host(self.arange(3, 0, 1, np.dtype(np.int64)))
+        except (ImportError, RuntimeError) as error:
+            raise DeviceError(f"cuda:{index} ({self._info.name}) cannot run kernels: {error}. The CUDA libraries come "
+                              f"with {INSTALL}") from error  # fmt: skip
+        if probe.tolist() != [0, 1, 2]:
+            raise DeviceError(f"cuda:{index} ({self._info.name}) computes wrong results: check the driver")
+
+    def _load_cublas(self, cupy: Any) -> Any:
+        """What a product needs of cuBLAS, or None where the library is missing."""
+        try:
+            blas = cupy.cuda.cublas
+        except ImportError as error:
+            logger.warning("gpugrad: cuBLAS is missing, matrix products will be slow: %s (%s)", INSTALL, error)
+            return None
+        one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+        one64, zero64 = np.ones(1, np.float64), np.zeros(1, np.float64)
+        runtime = self._runtime
+        single = (blas.CUBLAS_COMPUTE_32F, one, zero)
+        return blas, {
+            "f16": (runtime.CUDA_R_16F, *single),
+            "bf16": (runtime.CUDA_R_16BF, *single),
+            "f32": (runtime.CUDA_R_32F, *single),
+            "f64": (runtime.CUDA_R_64F, blas.CUBLAS_COMPUTE_64F, one64, zero64),
+        }
+
+    def _use(self) -> None:
+        """Make this device the current one of the calling thread."""
+        if self._runtime.getDevice() != self.index:
+            self._runtime.setDevice(self.index)
+
+    def info(self) -> DeviceInfo:
+        return self._info
+
+    # -- memory ---------------------------------------------------------------
+    def _allocate(self, nbytes: int) -> Any:
+        self._use()
+        try:
+            memory = self._pool.malloc(nbytes)
+        except self._cuda.memory.OutOfMemoryError:
+            memory = self._allocate_again(nbytes)
+        total = self._pool.total_bytes()
+        if total != self._pool_bytes:  # counting what is in use is slow: do it when the pool had to grow
+            self._pool_bytes = total
+            self._peak = max(self._peak, self._pool.used_bytes())
+        return memory
+
+    def _allocate_again(self, nbytes: int) -> Any:
+        """After giving back what the pool holds unused."""
+        self._finish()
+        self._pool.free_all_blocks()
+        try:
+            return self._pool.malloc(nbytes)
+        except self._cuda.memory.OutOfMemoryError as error:
+            stats = self.memory_stats()
+            free, total = self._runtime.memGetInfo()
+            raise OutOfMemoryError(
+                f"cuda:{self.index} ({self._info.name}) cannot allocate {nbytes:,} bytes: {stats['allocated']:,} bytes "
+                f"are in use, {stats['reserved'] - stats['allocated']:,} more are held by the pool, and {free:,} of "
+                f"the device's {total:,} are free"
+            ) from error
+
+    def memory_stats(self) -> dict[str, int]:
+        used = self._pool.used_bytes()
+        self._peak = max(self._peak, used)
+        return {"allocated": used, "peak": self._peak, "reserved": self._pool.total_bytes()}
+
+    def _write(self, buffer: Any, data: np.ndarray) -> None:
+        self._use()
+        runtime = self._runtime
+        runtime.memcpy(buffer.ptr, data.ctypes.data, data.nbytes, runtime.memcpyHostToDevice)
+
+    def _read(self, buffer: Any, offset: int, data: np.ndarray) -> None:
+        self._use()
+        runtime = self._runtime
+        runtime.memcpy(data.ctypes.data, buffer.ptr + offset, data.nbytes, runtime.memcpyDeviceToHost)
+
+    def _finish(self) -> None:
+        self._use()
+        self._runtime.deviceSynchronize()
+
+    # -- kernels --------------------------------------------------------------
+    def _compile(self, source: str, fuse: bool, double: bool) -> Any:
+        nvrtc = self._cuda.nvrtc
+        capability = int(self._info.extra["capability"].replace(".", ""))
+        supported = nvrtc.getSupportedArchs()
+        native = capability in supported
+        # A device newer than this NVRTC gets PTX, which its driver finishes compiling.
+        target = f"sm_{capability}" if native else f"compute_{max(a for a in supported if a < capability)}"
+        options = (f"-arch={target}", "-std=c++17", f"-fmad={'true' if fuse else 'false'}", "-ftz=false",
+                   "-prec-div=true", "-prec-sqrt=true")  # fmt: skip
+        key = repr((source, options, nvrtc.getVersion())).encode()
+        path = _cache_folder() / f"{hashlib.sha256(key).hexdigest()}.cubin"
+        if path.is_file():
+            code = path.read_bytes()
+        else:
+            code = self._nvrtc(nvrtc, source, options, native)
+            _store(path, code)
+        self._use()
+        module = self._cuda.function.Module()
+        module.load(code)
+        return module
+
+    def _nvrtc(self, nvrtc: Any, source: str, options: tuple[str, ...], native: bool) -> bytes:
+        program = nvrtc.createProgram(source, "gpugrad.cu", (), ())
+        try:
+            nvrtc.compileProgram(program, options)
+            return nvrtc.getCUBIN(program) if native else nvrtc.getPTX(program)
+        except nvrtc.NVRTCError as error:
+            log = nvrtc.getProgramLog(program)
+            raise DeviceError(f"cuda:{self.index} ({self._info.name}) refused a kernel: {error}\n{log}") from error
+        finally:
+            nvrtc.destroyProgram(program)
+
+    def _get_kernel(self, program: Any, name: str, local: int) -> Any:
+        return program.get_function(name), (local,)
+
+    def _launch(self, kernel: Any, groups: int, *args: Any) -> None:
+        self._use()
+        function, block = kernel
+        function((groups,), block, [self._value(a) if type(a) is bytes else a for a in args])
+
+    def _value(self, data: bytes) -> np.ndarray:
+        """Bytes as the one-element array that CuPy passes by value."""
+        dtype = self._by_value.get(len(data))
+        if dtype is None:
+            dtype = self._by_value[len(data)] = np.dtype(f"V{len(data)}")
+        return np.frombuffer(data, dtype)
+
+    # -- products ---------------------------------------------------------------
+    def matmul(self, a: StridedArray, b: StridedArray) -> StridedArray:
+        """By cuBLAS, which thinks in columns: the product of the transposes, taken in the other order."""
+        if self._blas is None or SHORT[a.dtype] not in self._blas[1] or 0 in a.shape or 0 in b.shape:
+            return super().matmul(a, b)
+        *batch, m, k = a.shape
+        n = b.shape[-1]
+        left, right = _blas_layout(m, k, a), _blas_layout(k, n, b)
+        if left is None:
+            return self.matmul(self.copy(a), b)
+        if right is None:
+            return self.matmul(a, self.copy(b))
+        result = self.empty((*batch, m, n), a.dtype)
+        size = a.itemsize
+        shape, (a_steps, b_steps) = coalesce(batch, elements(a.strides[:-2], size), elements(b.strides[:-2], size))
+        blas, types = self._blas
+        dtype, compute, one, zero = types[SHORT[a.dtype]]
+        self._use()
+        handle = self._cuda.device.get_cublas_handle()
+        a_pointer, b_pointer, target = a.buffer.ptr + a.offset, b.buffer.ptr + b.offset, result.buffer.ptr
+        count, step = shape[-1], m * n
+        for number, outer in enumerate(product(*(range(s) for s in shape[:-1]))):
+            a_at = sum(i * s for i, s in zip(outer, a_steps, strict=False)) * size
+            b_at = sum(i * s for i, s in zip(outer, b_steps, strict=False)) * size
+            blas.gemmStridedBatchedEx(
+                handle, right[0], left[0], n, m, k, one.ctypes.data,
+                b_pointer + b_at, dtype, right[1], b_steps[-1],
+                a_pointer + a_at, dtype, left[1], a_steps[-1], zero.ctypes.data,
+                target + number * count * step * size, dtype, n, step, count, compute, blas.CUBLAS_GEMM_DEFAULT,
+            )  # fmt: skip
+        return result
+
+
+def _blas_layout(rows: int, columns: int, array: StridedArray) -> tuple[int, int] | None:
+    """cuBLAS's operation (0 none, 1 transpose) and leading dimension for a row-major matrix, or None where neither
+    its rows nor its columns are contiguous or a batch runs backwards."""
+    row, column = elements(array.strides[-2:], array.itemsize)
+    if any(s < 0 for s in array.strides):
+        return None
+    if (column == 1 or columns == 1) and (row >= columns or rows == 1):
+        return 0, max(row if rows > 1 else columns, 1)
+    if (row == 1 or rows == 1) and (column >= rows or columns == 1):
+        return 1, max(column if columns > 1 else rows, 1)
+    return None
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("GPUGRAD_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gpugrad"
+    )
+    return Path(base) / "cuda"
+
+
+def _store(path: Path, code: bytes) -> None:
+    """Keep compiled code for the next process; a cache that cannot be written costs only time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(code)
+        os.replace(temporary, path)
+    except OSError as error:
+        logger.info("gpugrad: cannot keep compiled kernels in %s: %s", path.parent, error)
+
+

@@ -1,0 +1,366 @@
+"""What CUDA and OpenCL share, assembled: elementwise operations, reductions and products as kernels.
+
+``kernel_source.py`` (texts), ``kernel_core.py`` (memory, cache, plans) and ``kernel_order.py`` (scans, order,
+indexing, random numbers, windows) are the other parts. ``opencl.py`` and ``cuda.py`` subclass
+:class:`KernelBackend` and add what the two APIs do differently.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from gpugrad import layout
+from gpugrad.backends import kernel_source
+from gpugrad.backends.base import Array, Elementwise, Scalar, StridedArray
+from gpugrad.backends.kernel_core import (
+    MAX_DIMS,
+    Plan,
+    Strides,
+    coalesce,
+    dense_order,
+    elements,
+    pad,
+    reduction,
+    scalar_packer,
+)
+from gpugrad.backends.kernel_order import OrderedOps
+from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
+
+_BOOL = np.dtype(bool)
+_LETTERS = "abcdefgh"
+
+
+class KernelBackend(OrderedOps):
+    """The contract's methods, as kernels."""
+
+    # -- elementwise ------------------------------------------------------------------
+    def map(
+        self,
+        kernel: Elementwise,
+        inputs: Sequence[Array | Scalar],
+        compute: np.dtype,
+        result: np.dtype,
+        out: StridedArray | None = None,
+    ) -> StridedArray:
+        array_type = self.array_type
+        if out is None:
+            key: Any = (kernel, compute.num, result.num, *[
+                (x.dtype.num, x.shape, x.strides, x.offset) if type(x) is array_type else None for x in inputs
+            ])  # fmt: skip
+        else:
+            inputs = [self._clear_of(x, out) if type(x) is array_type else x for x in inputs]
+            result = out.dtype
+            key = (kernel, compute.num, out.dtype.num, out.shape, out.strides, out.offset, *[
+                (x.dtype.num, x.shape, x.strides, x.offset) if type(x) is array_type else None for x in inputs
+            ])  # fmt: skip
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._remember(key, self._map_plan(kernel, inputs, compute, result, out))
+        if out is None:
+            out = self._result(plan)
+        if plan.groups:
+            pack = plan.pack
+            args = [x.buffer if type(x) is array_type else pack(x) for x in inputs]
+            if plan.flag is None:
+                self._launch(plan.kernel, plan.groups, *args, out.buffer, plan.params)
+            else:
+                self._launch(plan.kernel, plan.groups, *args, out.buffer, plan.params, self._flag_buffer(), plan.flag)
+        return out
+
+    def _map_plan(
+        self,
+        row: Elementwise,
+        inputs: Sequence[Array | Scalar],
+        compute: np.dtype,
+        result: np.dtype,
+        out: StridedArray | None,
+    ) -> Plan:
+        arrays = [x for x in inputs if type(x) is self.array_type]
+        shape = out.shape if out is not None else layout.broadcast_shapes(*(x.shape for x in arrays))
+        strides = [layout.expand_strides(x.shape, x.strides, shape) for x in arrays]
+        if out is not None:
+            strides.append(out.strides)
+        else:
+            strides.append(self._result_strides(shape, arrays, result.itemsize))
+        return self._plan_elementwise(row, inputs, arrays, compute, result, shape, strides, out)
+
+    def _result_strides(self, shape: tuple[int, ...], arrays: Sequence[StridedArray], itemsize: int) -> Strides:
+        """The order that all operands of full shape share, else C order."""
+        full = [elements(x.strides, x.itemsize) for x in arrays if x.shape == shape]
+        if full and all(s == full[0] for s in full) and dense_order(shape, full[0], 1):
+            return tuple(s * itemsize for s in full[0])
+        return layout.contiguous_strides(shape, itemsize)
+
+    def _plan_elementwise(
+        self,
+        row: Elementwise,
+        inputs: Sequence[Array | Scalar],
+        arrays: Sequence[StridedArray],
+        compute: np.dtype,
+        result: np.dtype,
+        shape: tuple[int, ...],
+        strides: Sequence[Strides],
+        out: StridedArray | None,
+    ) -> Plan:
+        """The plan for ``row`` over ``arrays`` (and scalars) with ``strides`` as broadcast, the result's last."""
+        sizes = [x.itemsize for x in arrays] + [result.itemsize]
+        offsets = [x.offset for x in arrays] + [out.offset if out is not None else 0]
+        dims, steps = coalesce(shape, *(elements(s, n) for s, n in zip(strides, sizes, strict=True)))
+        where = [o // n for o, n in zip(offsets, sizes, strict=True)]
+        index, code = self._index_type([(shape, s, o, n) for s, o, n in zip(strides, offsets, sizes, strict=True)])
+        total = prod(shape)
+        run = self.shape["RUN"]
+        dense = all(s == steps[-1] for s in steps) and (
+            dense_order(dims, steps[-1], 1)
+        )
+        if dense:
+            params = struct.pack(f"={1 + len(where)}{code}", total, *where)
+            items, variant = -(-total // run), "dense"
+        else:
+            if len(dims) > MAX_DIMS:
+                raise RuntimeError(f"{row.name}: {len(dims)} dimensions that cannot be merged; at most {MAX_DIMS} "
+                                   "are possible on this device: make the operands contiguous first")
+            pieces = -(-dims[-1] // run)
+            items, variant = total // dims[-1] * pieces if total else 0, "strided"
+            values = [items, pieces, dims[-1], len(dims) - 1, *pad(dims[:-1], 1), *where, *(s[-1] for s in steps)]
+            values += itertools.chain.from_iterable(pad(s[:-1]) for s in steps)
+            params = struct.pack(f"={len(values)}{code}", *values)
+        plan = Plan(None, self._groups(items), params).result(shape, result, tuple(strides[-1]))
+        plan.pack = scalar_packer(SHORT[compute])
+        if row.c_check is not None and row.error is not None:
+            plan.flag = self._message(row.error[0], row.error[1].replace("{", "{{").replace("}", "}}"))
+        if plan.groups:
+            name, defines = self._map_defines(row, inputs, compute, result, index)
+            plan.kernel = self.kernel("map", defines, f"{name}_{variant}", [f"{name}_dense", f"{name}_strided"])
+        return plan
+
+    def _map_defines(
+        self, row: Elementwise, inputs: Sequence[Array | Scalar], compute: np.dtype, result: np.dtype, index: str
+    ) -> tuple[str, dict[str, Any]]:
+        """Symbol and definitions of one elementwise specialisation."""
+        short = SHORT[compute]
+        name = symbol("map", row.name, short)
+        parameters, loads, count = "", "", 0
+        for letter, x in zip(_LETTERS, inputs, strict=False):
+            if type(x) is self.array_type:
+                dtype = SHORT[x.dtype]
+                parameters += f"GLOBAL const S_{dtype} *p{count}, "
+                loads += f"T {letter} = CV({short}, LD({dtype}, p{count}, AT({count}))); "
+                count += 1
+            else:
+                parameters += f"T {letter}, "
+        defines = {"NAME": name, "EXPR": f"({row.c[kernel_source.kind(short)]})", "INPUTS": parameters,
+                   "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
+                   **type_defines(short)}  # fmt: skip
+        if row.c_check is not None:
+            defines["CHECK"] = row.c_check
+        return name, defines
+
+    def copy(
+        self, array: StridedArray, dtype: np.dtype | None = None, out: StridedArray | None = None
+    ) -> StridedArray:
+        if out is not None:
+            dtype = out.dtype
+            array = self._clear_of(array, out)
+            key: Any = ("copy", array.dtype.num, array.shape, array.strides, array.offset,
+                        dtype.num, out.shape, out.strides, out.offset)  # fmt: skip
+        else:
+            dtype = array.dtype if dtype is None else np.dtype(dtype)
+            key = ("copy", array.dtype.num, array.shape, array.strides, array.offset, dtype.num)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._remember(key, self._copy_plan(array, dtype, out))
+        target = out if out is not None else self._result(plan)
+        if plan.groups:
+            self._launch(plan.kernel, plan.groups, array.buffer, target.buffer, plan.params)
+        return target
+
+    def _copy_plan(self, array: StridedArray, dtype: np.dtype, out: StridedArray | None) -> Plan:
+        shape = array.shape if out is None else out.shape
+        source: Strides = layout.expand_strides(array.shape, array.strides, shape)
+        target = layout.contiguous_strides(shape, dtype.itemsize) if out is None else out.strides
+        if len(coalesce(shape, source, target)[0]) > MAX_DIMS:
+            raise RuntimeError(f"copy: a tensor of shape {shape} and strides {source} has more than {MAX_DIMS} "
+                               "dimensions that cannot be merged, which is not possible on this device")
+        compute, stored = dtype, dtype
+        if array.dtype == dtype:  # move bits: one kernel for each size of element
+            compute = stored = np.dtype(f"u{dtype.itemsize}")
+            array = self.array_type(array.buffer, array.offset, array.shape, array.strides, stored)
+        elif SHORT[dtype] in ("f16", "bf16") and array.dtype == np.float64:
+            compute = np.dtype(np.float64)  # round once
+        plan = self._plan_elementwise(_COPY, [array], [array], compute, stored, shape, [source, target], out)
+        plan.dtype = dtype
+        return plan
+
+    def fill(self, out: StridedArray, value: Scalar) -> None:
+        key = ("fill", out.dtype.num, out.shape, out.strides, out.offset)
+        plan = self._plans.get(key)
+        if plan is None:
+            stored = np.dtype(f"u{out.itemsize}")
+            plan = self._plan_elementwise(_COPY, [0], [], stored, stored, out.shape, [out.strides], out)
+            plan.pack = bits_packer(out.dtype)
+            self._remember(key, plan)
+        if plan.groups:
+            self._launch(plan.kernel, plan.groups, plan.pack(value), out.buffer, plan.params)
+
+    def arange(self, n: int, start: Scalar, step: Scalar, dtype: np.dtype) -> StridedArray:
+        dtype = np.dtype(dtype)
+        result = self.empty((n,), dtype)
+        if n == 0:
+            return result
+        short = SHORT[dtype]
+        compute = "i64" if kernel_source.kind(short) != "f" else "f64" if self.fp64 else "f32"
+        index, code = self._index_type([((n,), (dtype.itemsize,), 0, dtype.itemsize)])
+        name = symbol("arange", short)
+        kernel = self.kernel("arange", {"NAME": name, "R": short, "IDX": index, **type_defines(compute)}, name, [name])
+        pack = scalar_packer(compute)
+        self._launch(kernel, self._groups(n), result.buffer, pack(start), pack(step), struct.pack("=" + code, n))
+        return result
+
+    # -- reductions ---------------------------------------------------------------------
+    def reduce(self, kind: str, array: StridedArray, axes: Sequence[int], dtype: np.dtype) -> StridedArray:
+        axes = tuple(axes)
+        key = (kind, dtype.num, axes, array.dtype.num, array.shape, array.strides, array.offset)
+        plans = self._plans.get(key)
+        if plans is None:
+            plans = self._remember(key, self._reduce_plans(kind, array, axes, dtype))
+        if type(plans) is not list:
+            return plans(array)
+        for plan in plans:
+            result = self._result(plan)
+            self._launch(plan.kernel, plan.groups, array.buffer, result.buffer, plan.params)
+            array = result
+        return array
+
+    def _reduce_plans(self, kind: str, array: StridedArray, axes: tuple[int, ...], dtype: np.dtype) -> Any:
+        """The launches of a reduction, one reading the other's result; or a function where no kernel is needed."""
+        shape = layout.reduced_shape(array.shape, axes, False)
+        if not all(shape):
+            return lambda array: self.empty(shape, dtype)
+        if array.size == 0:
+            return lambda array: self.full(shape, {"prod": 1, "all": 1}.get(kind, 0), dtype)
+        if all(array.shape[a] == 1 for a in axes):
+            steps = [s for i, s in enumerate(array.strides) if i not in axes]
+            if kind in ("any", "all"):
+                return lambda array: self.copy(self.copy(array.view(shape, steps, 0), _BOOL), dtype)
+            return lambda array: self.copy(array.view(shape, steps, 0), dtype)
+        plans: list[Plan] = []
+        wide = np.dtype(np.float32) if SHORT[dtype] in ("f16", "bf16") else dtype
+        current, reduced = array, axes
+        while True:
+            plan, parts = self._reduce_plan(kind, current, reduced, dtype, wide)
+            plans.append(plan)
+            if parts is None:
+                return [*plans[:-1], plan.result(shape, dtype)]
+            parts_shape, reduced = parts
+            plan.result(parts_shape, wide)
+            strides = layout.contiguous_strides(parts_shape, wide.itemsize)
+            current = self.array_type(None, 0, parts_shape, strides, wide)
+
+    def _reduce_plan(
+        self, kind: str, array: StridedArray, axes: tuple[int, ...], dtype: np.dtype, wide: np.dtype
+    ) -> tuple[Plan, tuple[tuple[int, ...], tuple[int, ...]] | None]:
+        """One launch of a reduction and, unless it finishes the work, shape and axes of what is left."""
+        steps = elements(array.strides, array.itemsize)
+        kept = [i for i in range(array.ndim) if i not in axes]
+        order = sorted(axes, key=lambda i: -abs(steps[i]))
+        kept_shape, (kept_steps,) = coalesce([array.shape[i] for i in kept], [steps[i] for i in kept])
+        inner_shape, (inner_steps,) = coalesce([array.shape[i] for i in order], [steps[i] for i in order])
+        if max(len(kept_shape), len(inner_shape)) > MAX_DIMS:
+            return self._reduce_plan(kind, self.copy(array), axes, dtype, wide)
+        m, n = prod(kept_shape), prod(inner_shape)
+        by_column = m > 1 and abs(inner_steps[-1]) > abs(kept_steps[-1])
+        if by_column:
+            chunk, variant, splits = 512, "column", -(-n // 512)
+        elif n <= 32 and m >= 64:
+            chunk, variant, splits = n, "short", 1
+        else:
+            chunk, variant, splits = 4096, "row", -(-n // 4096)
+        columns = self.shape["COLUMNS"]
+        pieces = -(-kept_shape[-1] // columns)
+        index, code = self._index_type([(array.shape, array.strides, array.offset, array.itemsize)])
+        values = [m, n, chunk, splits, pieces, array.offset // array.itemsize,
+                  len(kept_shape), *pad(kept_shape, 1), *pad(kept_steps),
+                  len(inner_shape), *pad(inner_shape, 1), *pad(inner_steps)]  # fmt: skip
+        stored = dtype if splits == 1 else wide
+        name = symbol("reduce", kind, SHORT[array.dtype])
+        compute = "bool" if kind in ("any", "all") else SHORT[wide]
+        join, start = reduction(kind, compute)
+        defines = {"NAME": name, "X": SHORT[array.dtype], "R": SHORT[stored], "JOIN(a, b)": join, "START": start,
+                   "IDX": index, **type_defines(compute)}  # fmt: skip
+        names = [f"{name}_{v}" for v in ("short", "row", "column")]
+        local = None if variant != "row" else self.shape["GROUP"]
+        if variant == "row":
+            groups = m * splits
+        elif variant == "short":
+            groups = self._groups(m)
+        else:
+            local = 8 if self.cpu_shapes else 64
+            groups = self._groups(m // kept_shape[-1] * pieces * splits, local)
+        kernel = self.kernel("reduce", defines, f"{name}_{variant}", names, local)
+        plan = Plan(kernel, groups, struct.pack(f"={len(values)}{code}", *values))
+        if splits == 1:
+            return plan, None
+        return plan, ((splits, m), (0,)) if by_column else ((m, splits), (1,))
+
+    # -- linear algebra ------------------------------------------------------------------
+    def matmul(self, a: StridedArray, b: StridedArray) -> StridedArray:
+        key = ("matmul", a.dtype.num, a.shape, a.strides, a.offset, b.shape, b.strides, b.offset)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._remember(key, self._matmul_plan(a, b))
+        result = self._result(plan)
+        if plan.groups:
+            self._launch(plan.kernel, plan.groups, a.buffer, b.buffer, result.buffer, plan.params)
+        elif result.size:
+            self.fill(result, 0)
+        return result
+
+    def _matmul_plan(self, a: StridedArray, b: StridedArray) -> Plan:
+        *batch, m, k = a.shape
+        n = b.shape[-1]
+        shape = (*batch, m, n)
+        count = prod(batch)
+        size = a.itemsize
+        a_steps, b_steps = elements(a.strides, size), elements(b.strides, size)
+        batch_shape, (a_batch, b_batch) = coalesce(batch, a_steps[:-2], b_steps[:-2])
+        if len(batch_shape) > MAX_DIMS:
+            raise RuntimeError(f"matmul: operands of shape {a.shape} and {b.shape} have more than {MAX_DIMS} batch "
+                               "dimensions that cannot be merged: make them contiguous first")
+        tile = self.shape["TILE"]
+        tiles_m, tiles_n = -(-m // tile), -(-n // tile)
+        groups = count * tiles_m * tiles_n if k else 0
+        index, code = self._index_type([(a.shape, a.strides, a.offset, size), (b.shape, b.strides, b.offset, size),
+                                        (shape, layout.contiguous_strides(shape, size), 0, size)])  # fmt: skip
+        values = [m, n, k, tiles_m, tiles_n, a.offset // size, b.offset // size,
+                  a_steps[-2], a_steps[-1], b_steps[-2], b_steps[-1],
+                  len(batch_shape), *pad(batch_shape, 1), *pad(a_batch), *pad(b_batch)]  # fmt: skip
+        plan = Plan(None, groups, struct.pack(f"={len(values)}{code}", *values)).result(shape, a.dtype)
+        if groups:
+            short = SHORT[a.dtype]
+            name = symbol("matmul", short)
+            defines = {"NAME": name, "X": short, "IDX": index, "GG_CONTRACT": 1, **type_defines(short)}
+            plan.kernel = self.kernel("matmul", defines, f"{name}_tile", [f"{name}_tile"], tile * tile)
+        return plan
+
+
+_COPY = Elementwise("copy", lambda a: a, "a", 1)
+
+
+def bits_packer(dtype: np.dtype) -> Callable[[Any], bytes]:
+    """Packs a Python number as an element of ``dtype`` in memory."""
+    short = SHORT[dtype]
+    if kernel_source.kind(short) != "f":
+        return scalar_packer(short)
+
+    def pack(value: Any) -> bytes:
+        with np.errstate(over="ignore"):
+            return np.float64(value).astype(dtype).tobytes()
+
+    return pack

@@ -1,0 +1,168 @@
+"""Element types and the rules by which they combine (PyTorch's)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from gpugrad.errors import GpugradError
+
+
+class DType:
+    """An element type. ``numpy`` is the ``numpy.dtype`` that stores it."""
+
+    __slots__ = ("name", "numpy", "category", "itemsize", "is_floating_point", "is_signed", "is_complex")
+
+    def __init__(self, name: str, numpy: Any, category: int) -> None:
+        self.name = name
+        self.numpy = np.dtype(numpy)
+        self.category = category  # 0 bool, 1 integer, 2 floating
+        self.itemsize = self.numpy.itemsize
+        self.is_floating_point = category == 2
+        self.is_signed = category == 2 or self.numpy.kind == "i"
+        self.is_complex = False
+
+    def __repr__(self) -> str:
+        return f"gpugrad.{self.name}"
+
+    def __reduce__(self) -> str:
+        return self.name  # pickles and deep copies as the module's one object
+
+
+bool_ = DType("bool", np.bool_, 0)
+uint8 = DType("uint8", np.uint8, 1)
+int8 = DType("int8", np.int8, 1)
+int16 = DType("int16", np.int16, 1)
+int32 = DType("int32", np.int32, 1)
+int64 = DType("int64", np.int64, 1)
+uint16 = DType("uint16", np.uint16, 1)
+uint32 = DType("uint32", np.uint32, 1)
+uint64 = DType("uint64", np.uint64, 1)
+float16 = DType("float16", np.float16, 2)
+bfloat16 = DType("bfloat16", ml_dtypes.bfloat16, 2)
+float32 = DType("float32", np.float32, 2)
+float64 = DType("float64", np.float64, 2)
+bool = bool_  # the name PyTorch gives it; this module uses no Python bool below
+half, float, double = float16, float32, float64
+short, int, long = int16, int32, int64
+
+ALL = (bool_, uint8, int8, int16, int32, int64, uint16, uint32, uint64, float16, bfloat16, float32, float64)
+FLOATS = (float16, bfloat16, float32, float64)
+INTS = (uint8, int8, int16, int32, int64)
+HALVES = frozenset((float16.numpy, bfloat16.numpy))
+
+_FROM_NUMPY = {d.numpy: d for d in ALL}
+_FROM_NAME = {d.name: d for d in ALL} | {"half": float16, "float": float32, "double": float64,
+                                         "long": int64, "int": int32, "short": int16}  # fmt: skip
+_PYTHON = {type(True): bool_, type(1): int64}
+
+_default = float32
+
+
+def get_default_dtype() -> DType:
+    """The dtype of tensors made from Python floats: float32 unless changed."""
+    return _default
+
+
+def set_default_dtype(dtype: Any) -> None:
+    """Set what :func:`get_default_dtype` returns. Raises TypeError unless floating."""
+    global _default
+    d = as_dtype(dtype)
+    if not d.is_floating_point:
+        raise TypeError(f"set_default_dtype: only floating-point types can be the default, not {d}")
+    _default = d
+
+
+def from_numpy(dtype: np.dtype) -> DType:
+    """The DType stored as ``dtype``. Raises TypeError for complex, object, string, ..."""
+    found = _FROM_NUMPY.get(dtype)
+    if found is None:
+        native = dtype.newbyteorder("=")
+        found = _FROM_NUMPY.get(native)
+    if found is None:
+        names = ", ".join(d.name for d in ALL)
+        raise TypeError(f"NumPy dtype {dtype} has no gpugrad counterpart; supported are {names}")
+    return found
+
+
+def as_dtype(value: Any) -> DType:
+    """A DType from itself, its name, a Python type or anything NumPy reads as a dtype."""
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, str) and value in _FROM_NAME:
+        return _FROM_NAME[value]
+    if value in _PYTHON:
+        return _PYTHON[value]
+    if value is type(1.0):
+        return _default
+    try:
+        return from_numpy(np.dtype(value))
+    except TypeError as error:
+        raise TypeError(f"{value!r} is not a dtype gpugrad knows") from error
+
+
+@cache
+def promote_types(a: DType, b: DType) -> DType:
+    """The smallest type that both convert to: the higher category wins (bool < integer <
+    floating); two floats meet at the wider one, float16 and bfloat16 at float32; integers
+    as in NumPy, but uint64 with a signed type is refused (PyTorch refuses it too)."""
+    if a is b:
+        return a
+    if a.category != b.category:
+        return a if a.category > b.category else b
+    if a.category == 2:
+        if a.itemsize == b.itemsize:
+            return float32
+        return a if a.itemsize > b.itemsize else b
+    result = np.promote_types(a.numpy, b.numpy)
+    if result.kind == "f":
+        raise TypeError(f"promotion of {a} with {b} is not supported: convert one of them first")
+    return _FROM_NUMPY[result]
+
+
+class finfo:
+    """Machine limits of a floating-point type: bits, eps, max, min, tiny, resolution."""
+
+    def __init__(self, dtype: Any = None) -> None:
+        d = _default if dtype is None else as_dtype(dtype)
+        if not d.is_floating_point:
+            raise TypeError(f"finfo: {d} is not a floating-point type; use iinfo")
+        info = ml_dtypes.finfo(d.numpy)
+        real = type(1.0)
+        self.dtype = d.name
+        self.bits = d.itemsize * 8
+        self.eps = real(info.eps)
+        self.max = real(info.max)
+        self.min = real(info.min)
+        self.tiny = self.smallest_normal = real(info.tiny)
+        self.resolution = real(info.resolution)
+
+    def __repr__(self) -> str:
+        return f"finfo(dtype={self.dtype}, eps={self.eps}, min={self.min}, max={self.max}, tiny={self.tiny})"
+
+
+class iinfo:
+    """Limits of an integer type: bits, max, min."""
+
+    def __init__(self, dtype: Any) -> None:
+        d = as_dtype(dtype)
+        if d.category != 1:
+            raise TypeError(f"iinfo: {d} is not an integer type")
+        info = np.iinfo(d.numpy)
+        self.dtype = d.name
+        self.bits = info.bits
+        self.max = info.max
+        self.min = info.min
+
+    def __repr__(self) -> str:
+        return f"iinfo(dtype={self.dtype}, min={self.min}, max={self.max})"
+
+
+def require_numpy(dtype: np.dtype) -> np.dtype:
+    """``dtype`` itself. Raises GpugradError for one that gpugrad does not store."""
+    if dtype not in _FROM_NUMPY:
+        raise GpugradError(f"arrays of {dtype} are not supported")
+    return dtype

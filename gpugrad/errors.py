@@ -1,0 +1,24 @@
+"""Exceptions of gpugrad.
+
+Most mistakes raise the exception type that PyTorch users already catch
+(``RuntimeError``, ``TypeError``, ``ValueError``, ``IndexError``); the classes
+here are subtypes of those, so either name works in an ``except`` clause.
+"""
+
+from __future__ import annotations
+
+
+class GpugradError(RuntimeError):
+    """Base of the errors that gpugrad itself raises."""
+
+
+class DeviceError(GpugradError):
+    """A device is absent, cannot do what is asked, or two devices were mixed."""
+
+
+class OutOfMemoryError(DeviceError):
+    """A device could not give the memory asked for."""
+
+
+class FileFormatError(GpugradError, ValueError):
+    """A file is truncated, corrupted or not of the expected format."""

@@ -1,0 +1,380 @@
+"""Losses. ``reduction`` is 'mean' (default), 'sum' or 'none' (a loss per element).
+
+The long-deprecated ``size_average`` and ``reduce`` arguments are not taken.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+from gpugrad import dtypes, ops
+from gpugrad.nn.functional.activation import logsigmoid, softplus
+from gpugrad.nn.functional.linear import pairwise_distance
+from gpugrad.nn.functional.shapes import check_reduction, is_integer, reduced
+from gpugrad.ops import creation
+from gpugrad.ops.elementwise import minimum, where
+from gpugrad.tensor import Tensor
+
+
+# -- classification ---------------------------------------------------------------
+def _class_dim(op: str, input: Tensor) -> int:
+    if input.dim() == 0:
+        raise RuntimeError(f"{op}: input must have a class dimension, got a 0-d tensor")
+    return 0 if input.dim() == 1 else 1
+
+
+def _check_targets(op: str, input: Tensor, target: Tensor, dim: int) -> None:
+    expected = tuple(n for i, n in enumerate(input.shape) if i != dim)
+    if tuple(target.shape) != expected:
+        raise ValueError(f"{op}: expected target of shape {expected} (a class for each position of input "
+                         f"{tuple(input.shape)}), got {tuple(target.shape)}")
+    if not is_integer(target):
+        raise RuntimeError(f"{op}: class targets must be integers, not {target.dtype}; convert with .long(), or pass "
+                           "probabilities of the input's shape to cross_entropy")
+
+
+def _check_weight(op: str, weight: Tensor | None, classes: int) -> None:
+    if weight is not None and tuple(weight.shape) != (classes,):
+        raise RuntimeError(f"{op}: weight tensor should be defined either for all {classes} classes or no classes, but "
+                           f"got weight tensor of shape {list(weight.shape)}")
+
+
+def _nll(
+    op: str,
+    log_probs: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Tensor:
+    dim = _class_dim(op, log_probs)
+    _check_targets(op, log_probs, target, dim)
+    classes = log_probs.shape[dim]
+    _check_weight(op, weight, classes)
+    check_reduction(reduction, op)
+    used = target != ignore_index
+    index = where(used, target, 0).to(dtype=dtypes.int64)
+    loss = -log_probs.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    scale = used.to(dtype=log_probs.dtype)
+    if weight is not None:
+        scale = scale * weight.index_select(0, index.reshape(-1)).reshape(index.shape)
+    # where() and not a product: what an ignored place holds may be infinite.
+    loss = where(used, loss * scale, 0.0)
+    if label_smoothing:
+        smooth = log_probs if weight is None else log_probs * _along(weight, dim, log_probs.dim())
+        smooth = where(used, -smooth.sum(dim), 0.0)
+        loss = loss * (1.0 - label_smoothing) + smooth * (label_smoothing / classes)
+    if reduction == "mean":
+        return loss.sum() / scale.sum()
+    return reduced(loss, reduction, op)
+
+
+def _along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    return vector.reshape(tuple(-1 if i == dim else 1 for i in range(ndim)))
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """Negative of ``input`` (log-probabilities ``[n, c, *]`` or ``[c]``) at the classes ``target`` (integers
+    ``[n, *]`` or ``[]``), times ``weight[class]``; the mean is weighted too. ``ignore_index``: a target that
+    counts nothing. Raises IndexError for a class outside [0, c), ValueError, RuntimeError."""
+    return _nll("nll_loss", input, target, weight, ignore_index, reduction, 0.0)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of logits ``[n, c, *]`` (or ``[c]``) and targets: integer classes ``[n, *]``, or class
+    probabilities of the input's shape. ``label_smoothing`` mixes the target with the uniform distribution
+    (Szegedy et al. 2015). Raises as :func:`nll_loss`."""
+    op = "cross_entropy"
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(f"{op}: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    dim = _class_dim(op, input)
+    if tuple(target.shape) != tuple(input.shape):
+        return _nll(op, ops.log_softmax(input, dim), target, weight, ignore_index, reduction, label_smoothing)
+    if not target.is_floating_point():
+        raise RuntimeError(f"{op}: targets of the input's shape are class probabilities and must be floating, "
+                           f"not {target.dtype}; class indices would have one dimension fewer")
+    classes = input.shape[dim]
+    _check_weight(op, weight, classes)
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+    weighted = ops.log_softmax(input, dim) * target
+    if weight is not None:
+        weighted = weighted * _along(weight, dim, input.dim())
+    loss = -weighted.sum(dim)
+    if reduction == "mean":
+        return loss.sum() / max(loss.numel(), 1)
+    return reduced(loss, reduction, op)
+
+
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """-(t log x + (1 - t) log(1 - x)) for probabilities x; logarithms are cut at -100. Raises ValueError
+    for different shapes."""
+    if tuple(input.shape) != tuple(target.shape):
+        raise ValueError(f"binary_cross_entropy: target of shape {tuple(target.shape)} must have the shape of input "
+                         f"{tuple(input.shape)}")
+    loss = -(target * input.log().clamp(min=-100) + (1.0 - target) * (-input).log1p().clamp(min=-100))
+    return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy")
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """:func:`binary_cross_entropy` of sigmoid(x), computed without overflow; ``pos_weight`` scales the term
+    of positive targets. Raises ValueError for different shapes."""
+    if tuple(input.shape) != tuple(target.shape):
+        raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
+    log_p = logsigmoid(input)
+    if pos_weight is None:
+        loss = (1.0 - target) * input - log_p
+    else:
+        loss = (1.0 - target) * input - ((pos_weight - 1.0) * target + 1.0) * log_p
+    return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy_with_logits")
+
+
+def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """t (log t - x) for log-probabilities x, t log t being 0 at t = 0; with ``log_target`` the targets are
+    logarithms too. ``reduction='batchmean'`` divides the sum by the first dimension, which is the divergence."""
+    if log_target:
+        loss = target.exp() * (target - input)
+    else:
+        positive = target > 0
+        entropy = where(positive, target * where(positive, target, 1.0).log(), 0.0)
+        loss = entropy - target * input
+    if reduction == "batchmean":
+        return loss.sum() / input.shape[0] if input.dim() else loss
+    if reduction == "mean":
+        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size; "
+                      "'batchmean' divides only by the batch size, which is the KL divergence", stacklevel=2)
+    return reduced(loss, reduction, "kl_div")
+
+
+def multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """sum over classes i != t of max(0, margin - x_t + x_i)^p / c for ``[n, c]`` and classes ``[n]``."""
+    op = "multi_margin_loss"
+    if p not in (1, 2):
+        raise ValueError("only p == 1 and p == 2 supported")
+    alone = input.dim() == 1
+    x, t = (input.unsqueeze(0), target.reshape(1)) if alone else (input, target)
+    if x.dim() != 2:
+        raise RuntimeError(f"{op}: expected input [n, classes] or [classes], got shape {tuple(input.shape)}")
+    _check_targets(op, x, t, 1)
+    _check_weight(op, weight, x.shape[1])
+    index = t.to(dtype=dtypes.int64).unsqueeze(1)
+    z = (margin - x.gather(1, index) + x).clamp(min=0)
+    z = z * z if p == 2 else z
+    if weight is not None:
+        z = z * weight.index_select(0, index.reshape(-1)).unsqueeze(1)
+    others = creation.arange(x.shape[1], device=x.device) != index
+    loss = where(others, z, 0.0).sum(1) / x.shape[1]
+    return reduced(loss.squeeze(0) if alone else loss, reduction, op)
+
+
+# -- regression -------------------------------------------------------------------
+def _check_broadcast(op: str, input: Tensor, target: Tensor) -> None:
+    if tuple(input.shape) != tuple(target.shape):
+        warnings.warn(f"{op}: using a target size ({tuple(target.shape)}) that is different to the input size "
+                      f"({tuple(input.shape)}). This will likely lead to incorrect results due to broadcasting. "
+                      "Please ensure they have the same size.", stacklevel=3)
+
+
+def _weighted(loss: Tensor, weight: Tensor | None, reduction: str, op: str) -> Tensor:
+    if weight is None:
+        return reduced(loss, reduction, op)
+    loss = loss * weight
+    return loss.sum() / weight.expand(loss.shape).sum() if reduction == "mean" else reduced(loss, reduction, op)
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """(x - t)^2."""
+    _check_broadcast("mse_loss", input, target)
+    difference = input - target
+    return _weighted(difference * difference, weight, reduction, "mse_loss")
+
+
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """|x - t|."""
+    _check_broadcast("l1_loss", input, target)
+    return _weighted((input - target).abs(), weight, reduction, "l1_loss")
+
+
+def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """(x - t)^2 / (2 beta) where |x - t| < beta, else |x - t| - beta / 2. Raises ValueError for beta < 0."""
+    _check_broadcast("smooth_l1_loss", input, target)
+    if beta < 0:
+        raise ValueError("smooth_l1_loss does not support negative values for beta.")
+    if beta == 0.0:
+        return l1_loss(input, target, reduction)
+    return reduced(_huber(input - target, beta) / beta, reduction, "smooth_l1_loss")
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """(x - t)^2 / 2 where |x - t| <= delta, else delta (|x - t| - delta / 2) (Huber 1964). Raises ValueError."""
+    _check_broadcast("huber_loss", input, target)
+    if delta <= 0:
+        raise ValueError("huber_loss does not support non-positive values for delta.")
+    return _weighted(_huber(input - target, delta), weight, reduction, "huber_loss")
+
+
+def _huber(difference: Tensor, delta: float) -> Tensor:
+    size = difference.abs()
+    return where(size <= delta, 0.5 * difference * difference, delta * (size - 0.5 * delta))
+
+
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """(log v + (x - t)^2 / v) / 2 with v = max(var, eps), whose clamping passes all gradients on; ``full``
+    adds log(2 pi) / 2. ``var`` has input's shape, or lacks or has size 1 in its last dimension, or size 1
+    elsewhere where it broadcasts. Raises ValueError for a var that does not fit or is negative."""
+    op = "gaussian_nll_loss"
+    if not isinstance(var, Tensor):
+        if var < 0:
+            raise ValueError("var has negative entry/entries")
+        var = creation.full(tuple(input.shape), float(var), dtype=input.dtype, device=input.device)
+    elif tuple(var.shape) != tuple(input.shape):
+        if tuple(input.shape[:-1]) == tuple(var.shape):
+            var = var.unsqueeze(-1)
+        elif var.dim() != input.dim() or any(v not in (1, s) for v, s in zip(var.shape, input.shape, strict=True)):
+            raise ValueError(f"{op}: var is of incorrect size: {tuple(var.shape)} for input {tuple(input.shape)}")
+    if (var.detach() < 0).any().item():
+        raise ValueError("var has negative entry/entries")
+    clamped = var + (var.detach().clamp(min=eps) - var.detach())
+    difference = input - target
+    loss = 0.5 * (clamped.log() + difference * difference / clamped)
+    return reduced(loss + 0.5 * math.log(2.0 * math.pi) if full else loss, reduction, op)
+
+
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Tensor:
+    """exp(x) - t x, or x - t log(x + eps) without ``log_input``; ``full`` adds Stirling's approximation of
+    log t! where t > 1."""
+    loss = input.exp() - target * input if log_input else input - target * (input + eps).log()
+    if full:
+        large = where(target > 1, target, 1.0)
+        stirling = large * large.log() - large + 0.5 * (2.0 * math.pi * large).log()
+        loss = loss + where(target > 1, stirling, 0.0)
+    return reduced(loss, reduction, "poisson_nll_loss")
+
+
+# -- margins and embeddings ---------------------------------------------------------
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+    """x where t = 1, max(0, margin - x) where t = -1."""
+    zero = input * 0.0
+    loss = where(target != 1, (margin - input).clamp(min=0), zero) + where(target != -1, input, zero)
+    return reduced(loss, reduction, "hinge_embedding_loss")
+
+
+def margin_ranking_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """max(0, -t (x1 - x2) + margin), t being 1 where x1 should rank higher, else -1. Raises RuntimeError."""
+    if not input1.dim() == input2.dim() == target.dim():
+        raise RuntimeError(f"margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
+                           f"{tuple(input1.shape)}, input2: {tuple(input2.shape)}, target: {tuple(target.shape)} ")
+    return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction, "margin_ranking_loss")
+
+
+def cosine_embedding_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1; ``[n, d]`` and ``[n]``, or
+    ``[d]`` and ``[]``. Raises RuntimeError."""
+    if target.dim() > 1 or input1.dim() != target.dim() + 1 or input2.dim() != target.dim() + 1:
+        raise RuntimeError(f"cosine_embedding_loss: expected inputs [n, d] with target [n], or [d] with [], got "
+                           f"{tuple(input1.shape)}, {tuple(input2.shape)} and {tuple(target.shape)}")
+    eps = 1e-12  # under the root, so that its gradient at a zero vector is finite
+    dot = (input1 * input2).sum(-1)
+    cosine = dot / (((input1 * input1).sum(-1) + eps) * ((input2 * input2).sum(-1) + eps)).sqrt()
+    zero = cosine * 0.0
+    loss = where(target == 1, 1.0 - cosine, zero) + where(target == -1, (cosine - margin).clamp(min=0), zero)
+    return reduced(loss, reduction, "cosine_embedding_loss")
+
+
+def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """log(1 + exp(-t x)), t being 1 or -1."""
+    return reduced(softplus(-target * input, threshold=80.0), reduction, "soft_margin_loss")
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin) with the p-norm distance over the last
+    dimension; ``swap`` takes the nearer of anchor and positive to the negative (Balntas et al. 2016)."""
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return pairwise_distance(a, b, p, eps)
+
+    return triplet_margin_with_distance_loss(
+        anchor, positive, negative, distance_function=distance, margin=margin, swap=swap, reduction=reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+    margin: float = 1.0,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """:func:`triplet_margin_loss` with any distance."""
+    if margin <= 0:
+        raise ValueError(f"margin must be greater than 0, got {margin}")
+    if not anchor.dim() == positive.dim() == negative.dim():
+        raise RuntimeError(f"triplet_margin_loss: anchor, positive and negative should have the same number of "
+                           f"dimensions, got {tuple(anchor.shape)}, {tuple(positive.shape)}, {tuple(negative.shape)}")
+    distance = pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = minimum(far, distance(positive, negative))
+    return reduced((near - far + margin).clamp(min=0), reduction, "triplet_margin_loss")

@@ -1,0 +1,184 @@
+"""Normalisation over the batch, over features, over groups of channels.
+
+Half-precision inputs are normalised in float32 and rounded once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from gpugrad import dtypes
+from gpugrad.autograd import no_grad
+from gpugrad.nn.functional.conv import pad
+from gpugrad.nn.functional.pooling import avg_pool1d
+from gpugrad.tensor import Tensor
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (dtypes.float16, dtypes.bfloat16) else x
+
+
+def _moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """x minus its mean, the mean and the (biased) variance over ``dims``, kept as size 1."""
+    mean = x.mean(dim=dims, keepdim=True)
+    centred = x - mean
+    return centred, mean, (centred * centred).mean(dim=dims, keepdim=True)
+
+
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def _per_channel(op: str, x: Tensor, **vectors: Tensor | None) -> None:
+    for name, v in vectors.items():
+        if v is not None and v.numel() != x.shape[1]:
+            raise RuntimeError(f"{op}: {name} should contain {x.shape[1]} elements, one per channel of input of shape "
+                               f"{tuple(x.shape)}, not {v.numel()}")
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias per channel of ``[n, c, *]`` (Ioffe & Szegedy 2015).
+
+    In training the moments are those of the batch, and the running ones move towards them in place by
+    ``momentum`` (the variance unbiased); otherwise the running ones are used. Raises ValueError with a
+    single value per channel in training, RuntimeError for sizes that do not fit."""
+    if input.dim() < 2:
+        raise RuntimeError(f"batch_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")
+    _per_channel("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    shape = (1, -1) + (1,) * (input.dim() - 2)
+    x = _widened(input)
+    if training:
+        dims = (0, *range(2, x.dim()))
+        count = x.numel() // max(x.shape[1], 1)
+        if count <= 1:
+            raise ValueError("Expected more than 1 value per channel when training, got input size "
+                             f"{tuple(input.shape)}")
+        centred, mean, var = _moments(x, dims)
+        _update_running(running_mean, mean, momentum)
+        _update_running(running_var, var * (count / (count - 1)), momentum)
+    else:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("batch_norm: running_mean and running_var must be given when training=False")
+        centred, var = x - running_mean.reshape(shape), running_var.reshape(shape)
+    y = _affine(centred * (var + eps).rsqrt(), weight, bias, shape)
+    return y.to(dtype=input.dtype)
+
+
+def _update_running(running: Tensor | None, value: Tensor, momentum: float) -> None:
+    if running is not None:
+        with no_grad():
+            latest = value.detach().reshape(running.shape).to(dtype=running.dtype)
+            running.mul_(1.0 - momentum).add_(latest * momentum)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As :func:`batch_norm`, with the moments of each channel of each sample (Ulyanov et al. 2016);
+    running moments are those averaged over the batch."""
+    if input.dim() < 3:
+        raise RuntimeError(f"instance_norm: input of shape {tuple(input.shape)} needs at least 3 dimensions")
+    _per_channel("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    shape = (1, -1) + (1,) * (input.dim() - 2)
+    count = prod(input.shape[2:])
+    if count <= 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
+    x = _widened(input)
+    centred, mean, var = _moments(x, tuple(range(2, x.dim())))
+    _update_running(running_mean, mean.mean(dim=0), momentum)
+    _update_running(running_var, var.mean(dim=0) * (count / (count - 1)), momentum)
+    return _affine(centred * (var + eps).rsqrt(), weight, bias, shape).to(dtype=input.dtype)
+
+
+def _trailing(op: str, input: Tensor, normalized_shape: Sequence[int], **vectors: Tensor | None) -> tuple[int, ...]:
+    """The last dimensions, checked to have ``normalized_shape``."""
+    shape = tuple(normalized_shape)
+    if not shape:
+        raise RuntimeError(f"{op}: normalized_shape must name at least one dimension")
+    if tuple(input.shape[-len(shape) :]) != shape:
+        raise RuntimeError(f"Given normalized_shape={list(shape)}, expected input with shape "
+                           f"[*, {', '.join(map(str, shape))}], but got input of size {list(input.shape)}")
+    for name, v in vectors.items():
+        if v is not None and tuple(v.shape) != shape:
+            raise RuntimeError(f"{op}: expected {name} of shape {shape} (normalized_shape), got {tuple(v.shape)}")
+    return tuple(range(input.dim() - len(shape), input.dim()))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016). Raises RuntimeError."""
+    dims = _trailing("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    centred, _, var = _moments(_widened(input), dims)
+    return _affine(centred * (var + eps).rsqrt(), weight, bias, tuple(normalized_shape)).to(dtype=input.dtype)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean of x^2 + eps) * weight over the last dimensions (Zhang & Sennrich 2019); ``eps``
+    defaults to the dtype's. Raises RuntimeError."""
+    dims = _trailing("rms_norm", input, normalized_shape, weight=weight)
+    x = _widened(input)
+    if eps is None:
+        eps = dtypes.finfo(x.dtype).eps
+    y = x * ((x * x).mean(dim=dims, keepdim=True) + eps).rsqrt()
+    return _affine(y, weight, None, tuple(normalized_shape)).to(dtype=input.dtype)
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias, moments over each group of channels of ``[n, c, *]``
+    (Wu & He 2018). Raises RuntimeError for channels that num_groups does not divide."""
+    if input.dim() < 2:
+        raise RuntimeError(f"group_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")
+    n, c = input.shape[:2]
+    if num_groups < 1 or c % num_groups:
+        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got input of "
+                           f"shape {list(input.shape)} and num_groups={num_groups}")
+    _per_channel("group_norm", input, weight=weight, bias=bias)
+    x = _widened(input).reshape(n, num_groups, -1)
+    centred, _, var = _moments(x, (2,))
+    y = (centred * (var + eps).rsqrt()).reshape(input.shape)
+    return _affine(y, weight, bias, (1, -1) + (1,) * (input.dim() - 2)).to(dtype=input.dtype)
+
+
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """x / (k + alpha * mean of x^2 over ``size`` neighbouring channels)^beta (Krizhevsky et al. 2012)."""
+    if input.dim() < 3:
+        raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
+    if input.numel() == 0:
+        return input
+    n, c = input.shape[:2]
+    square = (input * input).reshape(n, c, -1).transpose(1, 2)  # channels last: the windows run over them
+    square = pad(square, (size // 2, (size - 1) // 2))
+    mean = avg_pool1d(square, size, stride=1).transpose(1, 2).reshape(input.shape)
+    return input / (mean * alpha + k).pow(beta)

@@ -1,0 +1,55 @@
+"""What all windowed functions share: sizes per dimension, and inputs without a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpugrad import dtypes
+from gpugrad.tensor import Tensor
+
+
+def per_dim(value: Any, n: int, name: str, op: str) -> tuple[int, ...]:
+    """``value`` (an int, or one per spatial dimension) as a tuple of ``n`` ints. Raises
+    TypeError, RuntimeError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,) * n
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) == 1:
+            value = tuple(value) * n
+        if len(value) == n and all(isinstance(v, int) for v in value):
+            return tuple(value)
+        raise RuntimeError(f"{op}: {name}={value!r} must be an int or {n} ints")
+    raise TypeError(f"{op}: {name} must be an int or {n} ints, not {type(value).__name__}")
+
+
+def batched(x: Tensor, n: int, op: str) -> tuple[Tensor, bool]:
+    """``x`` as ``[batch, channel, *n sizes]``, and whether a batch dimension was added.
+    Raises RuntimeError for any other number of dimensions."""
+    if x.dim() == n + 2:
+        return x, False
+    if x.dim() == n + 1:
+        return x.unsqueeze(0), True
+    raise RuntimeError(f"{op}: expected {n + 1} dimensions (unbatched) or {n + 2} dimensions (batched), "
+                       f"but got input of shape {tuple(x.shape)}")
+
+
+def is_integer(x: Tensor) -> bool:
+    """Whether ``x`` can hold classes or indices: neither floating nor bool."""
+    return not x.is_floating_point() and x.dtype is not dtypes.bool_
+
+
+def check_reduction(reduction: str, op: str) -> None:
+    """Raise ValueError unless ``reduction`` is none, mean or sum."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{op}: {reduction!r} is not a valid value for reduction; use 'none', 'mean' or 'sum'")
+
+
+def reduced(loss: Tensor, reduction: str, op: str) -> Tensor:
+    """``loss`` as ``reduction`` asks."""
+    if reduction == "mean":
+        return loss.mean()
+    if reduction == "sum":
+        return loss.sum()
+    check_reduction(reduction, op)
+    return loss

@@ -1,0 +1,255 @@
+"""Loss layers. Each calls the function in ``nn.functional`` that documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpugrad.nn import functional as F
+from gpugrad.nn.functional.shapes import check_reduction
+from gpugrad.nn.module import Module
+from gpugrad.tensor import Tensor
+
+
+class _Loss(Module):
+    """Calls ``_function(input, target)`` with the attributes in ``_options`` as keywords."""
+
+    _function: Any
+    _options: tuple[str, ...] = ()
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        if not (reduction == "batchmean" and isinstance(self, KLDivLoss)):
+            check_reduction(reduction, type(self).__name__)
+        self.reduction = reduction
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        options = {name: getattr(self, name) for name in self._options}
+        return type(self)._function(input, target, reduction=self.reduction, **options)
+
+
+class _WeightedLoss(_Loss):
+    """A loss with a ``weight`` per class, kept as a buffer."""
+
+    def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+
+
+class CrossEntropyLoss(_WeightedLoss):
+    """Cross-entropy of logits and classes (or class probabilities): :func:`~gpugrad.nn.functional.cross_entropy`."""
+
+    _function = staticmethod(F.cross_entropy)
+    _options = ("weight", "ignore_index", "label_smoothing")
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+
+class NLLLoss(_WeightedLoss):
+    """Negative log-likelihood of classes: :func:`~gpugrad.nn.functional.nll_loss`."""
+
+    _function = staticmethod(F.nll_loss)
+    _options = ("weight", "ignore_index")
+
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(weight, reduction)
+        self.ignore_index = ignore_index
+
+
+class MSELoss(_Loss):
+    """(x - t)^2."""
+
+    _function = staticmethod(F.mse_loss)
+
+
+class L1Loss(_Loss):
+    """|x - t|."""
+
+    _function = staticmethod(F.l1_loss)
+
+
+class SmoothL1Loss(_Loss):
+    """Quadratic within ``beta``, linear beyond."""
+
+    _function = staticmethod(F.smooth_l1_loss)
+    _options = ("beta",)
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+
+class HuberLoss(_Loss):
+    """Quadratic within ``delta``, linear beyond (Huber 1964)."""
+
+    _function = staticmethod(F.huber_loss)
+    _options = ("delta",)
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+
+class BCELoss(_WeightedLoss):
+    """Cross-entropy of probabilities and binary targets."""
+
+    _function = staticmethod(F.binary_cross_entropy)
+    _options = ("weight",)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """Cross-entropy of logits and binary targets."""
+
+    _function = staticmethod(F.binary_cross_entropy_with_logits)
+    _options = ("weight", "pos_weight")
+
+    def __init__(
+        self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+        self.register_buffer("pos_weight", pos_weight)
+
+
+class KLDivLoss(_Loss):
+    """Kullback-Leibler divergence of log-probabilities from targets: use ``reduction='batchmean'``."""
+
+    _function = staticmethod(F.kl_div)
+    _options = ("log_target",)
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = log_target
+
+
+class HingeEmbeddingLoss(_Loss):
+    """x for similar pairs (1), max(0, margin - x) for dissimilar ones (-1)."""
+
+    _function = staticmethod(F.hinge_embedding_loss)
+    _options = ("margin",)
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+
+class SoftMarginLoss(_Loss):
+    """log(1 + exp(-t x)) for targets 1 and -1."""
+
+    _function = staticmethod(F.soft_margin_loss)
+
+
+class MultiMarginLoss(_WeightedLoss):
+    """Multi-class hinge loss (Weston & Watkins 1999)."""
+
+    _function = staticmethod(F.multi_margin_loss)
+    _options = ("p", "margin", "weight")
+
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean"
+    ) -> None:
+        super().__init__(weight, reduction)
+        if p not in (1, 2):
+            raise ValueError("only p == 1 and p == 2 supported")
+        self.p = p
+        self.margin = margin
+
+
+class PoissonNLLLoss(_Loss):
+    """Negative log-likelihood of counts under a Poisson distribution."""
+
+    _function = staticmethod(F.poisson_nll_loss)
+    _options = ("log_input", "full", "eps")
+
+    def __init__(
+        self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.log_input = log_input
+        self.full = full
+        self.eps = eps
+
+
+class GaussianNLLLoss(_Loss):
+    """Negative log-likelihood of targets under normal distributions of given variance."""
+
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.full = full
+        self.eps = eps
+
+    def forward(self, input: Tensor, target: Tensor, var: Tensor | float) -> Tensor:  # type: ignore[override]
+        return F.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
+
+
+class MarginRankingLoss(_Loss):
+    """max(0, -t (x1 - x2) + margin)."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        return F.margin_ranking_loss(input1, input2, target, self.margin, self.reduction)
+
+
+class CosineEmbeddingLoss(_Loss):
+    """1 - cos for similar pairs (1), max(0, cos - margin) for dissimilar ones (-1)."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        return F.cosine_embedding_loss(input1, input2, target, self.margin, self.reduction)
+
+
+class TripletMarginLoss(_Loss):
+    """Distance to the positive plus margin below distance to the negative (Balntas et al. 2016)."""
+
+    def __init__(
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        if margin <= 0:
+            raise ValueError(f"TripletMarginLoss: expected margin to be greater than 0, got {margin} instead")
+        self.margin = margin
+        self.p = p
+        self.eps = eps
+        self.swap = swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:  # type: ignore[override]
+        return F.triplet_margin_loss(anchor, positive, negative, self.margin, self.p, self.eps, self.swap,
+                                     self.reduction)
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """:class:`TripletMarginLoss` with any distance function."""
+
+    def __init__(
+        self,
+        *,
+        distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        margin: float = 1.0,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        if margin <= 0:
+            raise ValueError(f"{type(self).__name__}: expected margin to be greater than 0, got {margin} instead")
+        self.distance_function = distance_function
+        self.margin = margin
+        self.swap = swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:  # type: ignore[override]
+        return F.triplet_margin_with_distance_loss(anchor, positive, negative, distance_function=self.distance_function,
+                                                   margin=self.margin, swap=self.swap, reduction=self.reduction)

@@ -1,0 +1,40 @@
+"""The operations: one table (``OPS``), a row per primitive. They know no device."""
+
+from gpugrad.ops import creation, elementwise, fused, indexing, linear, movement, reductions, sampling, sorting, window
+from gpugrad.ops.fused import gelu, leaky_relu, log_softmax, offered, silu, softmax, softplus
+from gpugrad.ops.indexing import embedding, getitem, one_hot, setitem
+from gpugrad.ops.movement import pad, windows
+from gpugrad.ops.table import OPS, Op, Sample
+from gpugrad.ops.window import convolution, convolution_transpose, max_pool
+
+__all__ = [
+    "OPS",
+    "Op",
+    "Sample",
+    "convolution",
+    "convolution_transpose",
+    "creation",
+    "elementwise",
+    "embedding",
+    "fused",
+    "gelu",
+    "getitem",
+    "indexing",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool",
+    "movement",
+    "offered",
+    "one_hot",
+    "pad",
+    "reductions",
+    "sampling",
+    "setitem",
+    "silu",
+    "softmax",
+    "softplus",
+    "sorting",
+    "window",
+    "windows",
+]

@@ -1,0 +1,258 @@
+"""Declaring and calling elementwise rows.
+
+The path from ``a + b`` to the backend's ``map`` is the hottest of the library: type tests
+for the common case first, everything else in functions of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpugrad import dtypes
+from gpugrad.autograd.graph import edge_of
+from gpugrad.autograd.modes import mode
+from gpugrad.backends.base import Elementwise
+from gpugrad.errors import DeviceError
+from gpugrad.ops import table
+from gpugrad.ops.table import Op, describe, make_node, record, result_type, same_device, wrap
+
+_NO_PARAMS: dict[str, Any] = {}
+
+
+class _Rule(dict[np.dtype, tuple[np.dtype, np.dtype]]):
+    """Promoted dtype -> (dtype to compute in, dtype of the result)."""
+
+    def __init__(self, function: Callable[[dtypes.DType], tuple[dtypes.DType, dtypes.DType]]) -> None:
+        super().__init__()
+        self.function = function
+
+    def __missing__(self, key: np.dtype) -> tuple[np.dtype, np.dtype]:
+        compute, result = self.function(dtypes.from_numpy(key))
+        pair = (compute.numpy, result.numpy)
+        if compute.is_floating_point == dtypes.from_numpy(key).is_floating_point:
+            self[key] = pair  # the rest depends on the default dtype of the moment
+        return pair
+
+
+def _floating(d: dtypes.DType) -> tuple[dtypes.DType, dtypes.DType]:
+    d = d if d.is_floating_point else dtypes.get_default_dtype()
+    return d, d
+
+
+def _refuse(kinds: str, what: str) -> Callable[[dtypes.DType], tuple[dtypes.DType, dtypes.DType]]:
+    def rule(d: dtypes.DType) -> tuple[dtypes.DType, dtypes.DType]:
+        if "bif"[d.category] in kinds:
+            raise TypeError(f"not defined for {what} tensors ({d.name}); convert them with .to(dtype) first")
+        return d, d
+
+    return rule
+
+
+RULES: dict[str, Callable[[dtypes.DType], tuple[dtypes.DType, dtypes.DType]]] = {
+    "promote": lambda d: (d, d),
+    "float": _floating,
+    "compare": lambda d: (d, dtypes.bool_),
+    "logical": lambda d: (dtypes.bool_, dtypes.bool_),
+    "integer": _refuse("f", "floating-point"),
+    "shift": _refuse("fb", "floating-point and bool"),
+    "number": _refuse("b", "bool"),
+}
+
+
+def elementwise(
+    name: str,
+    numpy: Callable[..., Any],
+    c: str | dict[str, str],
+    vjp: Any = None,
+    *,
+    rule: str = "promote",
+    arity: int = 1,
+    check: Callable[..., Any] | None = None,
+    c_check: str | None = None,
+    error: tuple[type[Exception], str] | None = None,
+    masked: bool = False,
+    **row: Any,
+) -> Callable[..., Any]:
+    """Declare the row of an elementwise op; returns the function that users call.
+
+    ``numpy`` and ``c`` compute it (see :class:`gpugrad.backends.base.Elementwise`), ``rule``
+    names its dtype rule in ``RULES``. The function has an ``inplace`` twin."""
+    vjp = tuple(vjp) if isinstance(vjp, (tuple, list)) else (vjp,) if vjp is not None else None
+    row.setdefault("reference", numpy)
+    if "samples" not in row:
+        row["samples"] = _DEFAULT_SAMPLES[arity]
+    op = Op(name, "elementwise", vjp, **row)
+    kernel = Elementwise(name, numpy, c, arity, check, c_check, error, masked)
+    make = {1: _unary, 2: _binary}.get(arity, _nary)
+    call = make(op, kernel, _Rule(RULES[rule]))
+    call.__name__ = call.__qualname__ = name
+    call.op = op  # type: ignore[attr-defined]
+    call.kernel = kernel  # type: ignore[attr-defined]
+    call.inplace = _inplace(op, kernel, _Rule(RULES[rule]))  # type: ignore[attr-defined]
+    op.function = call
+    return call
+
+
+S = table.Sample
+_DEFAULT_SAMPLES = {
+    1: (S(((3, 4),)), S(((),)), S(((0, 3),)), S(((2, 3, 5),))),
+    2: (S(((3, 4), (3, 4))), S(((3, 1), (4,))), S(((), (2, 3))), S(((0, 3), (3,))), S(((2, 1, 4), (3, 1)))),
+    3: (S(((3, 4), (3, 4), (3, 4))), S(((3, 1), (4,), ())), S(((0, 2), (2,), (1,)))),
+}
+
+
+def _unary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
+    differentiable = bool(op.vjps)
+
+    def call(a: Any) -> Any:
+        if not isinstance(a, table.Tensor):
+            table.as_tensor_arg(op.name, a)
+        array = a._array
+        backend = a._backend
+        try:
+            compute, result = rule[array.dtype]
+        except TypeError as error:
+            raise TypeError(f"{op.name}: {error}") from None
+        out = wrap(backend.map(kernel, (array,), compute, result), backend)
+        if differentiable and mode.enabled:
+            edge = edge_of(a)
+            if edge is not None:
+                record(op, out, (a,), (edge,), _NO_PARAMS)
+        return out
+
+    return call
+
+
+def _binary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
+    differentiable = bool(op.vjps)
+
+    def call(a: Any, b: Any) -> Any:
+        Tensor = table.Tensor
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a._backend is b._backend:
+            backend = a._backend
+            x, y = a._array, b._array
+            dtype = x.dtype
+            if dtype != y.dtype:
+                dtype = result_type(a, b).numpy
+        else:
+            (a, b), backend = settle(op.name, (a, b))
+            dtype = result_type(a, b).numpy
+            x = a._array if isinstance(a, Tensor) else a
+            y = b._array if isinstance(b, Tensor) else b
+        try:
+            compute, result = rule[dtype]
+            out = wrap(backend.map(kernel, (x, y), compute, result), backend)
+        except (TypeError, ValueError) as error:
+            raise explain(op.name, error, a, b) from None
+        if differentiable and mode.enabled:
+            edges = (
+                edge_of(a) if isinstance(a, Tensor) else None,
+                edge_of(b) if isinstance(b, Tensor) else None,
+            )
+            if edges[0] is not None or edges[1] is not None:
+                record(op, out, (a, b), edges, _NO_PARAMS)
+        return out
+
+    return call
+
+
+def _nary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
+    def call(*inputs: Any) -> Any:
+        inputs, backend = settle(op.name, inputs)
+        typed = inputs[1:] if kernel.masked else inputs
+        try:
+            compute, result = rule[result_type(*typed).numpy]
+            arrays = [x._array if isinstance(x, table.Tensor) else x for x in inputs]
+            out = wrap(backend.map(kernel, arrays, compute, result), backend)
+        except (TypeError, ValueError) as error:
+            raise explain(op.name, error, *inputs) from None
+        if op.vjps:
+            edges = table._edges(inputs)
+            if edges is not None:
+                record(op, out, inputs, edges, _NO_PARAMS)
+        return out
+
+    return call
+
+
+def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
+    """``x = op(x, ...)`` written into the memory of ``x``."""
+    name = op.name + "_"
+
+    def call(x: Any, *others: Any) -> Any:
+        inputs, backend = settle(op.name, (x, *others))
+        if backend is not x._backend:
+            raise DeviceError(f"{name}: the operands are on different devices: {describe(x, *others)}")
+        edge = table.check_inplace(name, x)
+        try:
+            promoted = result_type(*(inputs[1:] if kernel.masked else inputs))
+            compute, result = rule[promoted.numpy]
+            _check_castable(name, dtypes.from_numpy(result), x.dtype)
+            edges = table._edges(inputs)
+            arrays = [t._array if isinstance(t, table.Tensor) else t for t in inputs]
+            node = None
+            if edges is not None and op.vjps:
+                # Inputs are saved before the write: if x is among them backward reports it.
+                node = make_node(op, x, inputs, edges, _NO_PARAMS)
+            backend.map(kernel, arrays, compute, x._array.dtype, x._array)
+        except (TypeError, ValueError) as error:
+            raise explain(name, error, x, *others) from None
+        table.changed(name, x)
+        if node is not None:
+            _resave_result(node, x)
+            table.rewrite(x, node)
+        elif edge is not None:  # no derivative: what x was no longer matters
+            table.rewrite(x, table.OpNode(table.OPS["overwrite"], (None,), (), {}, (None,), backend))
+        return x
+
+    call.__name__ = name
+    return call
+
+
+def _resave_result(node: Any, x: Any) -> None:
+    """The saved result is what x holds after the write, so it carries the new version."""
+    storage = x._storage
+    node.saved = tuple(
+        (name, position, array, storage, storage.version) if position == -1 else (name, position, array, s, v)
+        for name, position, array, s, v in node.saved
+    )
+
+
+def _check_castable(name: str, result: dtypes.DType, target: dtypes.DType) -> None:
+    if result.category > target.category:
+        raise TypeError(f"the result type {result.name} cannot be stored in a {target.name} tensor")
+
+
+def settle(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+    """Operands ready to combine, and their backend: numbers stay numbers, a 0-d CPU tensor
+    follows the others to their device. Raises TypeError, DeviceError."""
+    Tensor = table.Tensor
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    for x in inputs:
+        if not isinstance(x, (Tensor, bool, int, float, np.number, np.bool_)):
+            raise TypeError(
+                f"{op}: expected a Tensor or a number, got {type(x).__name__}; make a tensor with gpugrad.tensor(...)"
+            )
+    inputs = tuple(x.item() if isinstance(x, (np.number, np.bool_)) else x for x in inputs)
+    if not tensors:
+        raise TypeError(f"{op}: at least one operand must be a Tensor, got {', '.join(map(repr, inputs))}")
+    backend = tensors[0]._backend
+    if any(t._backend is not backend for t in tensors):
+        fixed = [t for t in tensors if not (t._array.ndim == 0 and t._backend.name == "cpu")]
+        backend = same_device(op, fixed or tensors)
+        place = table.device_of(backend)
+        inputs = tuple(x.to(place) if isinstance(x, Tensor) and x._backend is not backend else x for x in inputs)
+    return inputs, backend
+
+
+def explain(name: str, error: Exception, *inputs: Any) -> Exception:
+    """The user's error for what a rule or a backend refused."""
+    if isinstance(error, TypeError):
+        return TypeError(f"{name}: {error}; operands: {describe(*inputs)}")
+    return RuntimeError(
+        f"{name}: shapes {' and '.join(str(tuple(x._array.shape)) for x in inputs if isinstance(x, table.Tensor))} do not "
+        f"broadcast; sizes must be equal or 1, counted from the last dimension; operands: {describe(*inputs)}"
+    )

@@ -1,0 +1,615 @@
+"""The ops table and the machinery every row shares: dispatch, recording, in-place, views.
+
+A row (:class:`Op`) says how an operation is computed, how it is differentiated and on what
+it is tested. Derivatives (vjps: vector-Jacobian products) are written in ops, so the
+derivative of a derivative needs no further rule.
+
+**A vjp's parameter names say what it needs**, and only that is saved:
+
+``g``                  gradient with respect to the result
+``a``, ``b``, ``c``    the first, second, third input
+``y``, ``second``      the result; the second of two results
+``a_shape``, ...       shape of an input, without keeping the input
+anything else          the parameter of that name the op was called with
+
+For example ``vjp=lambda g, y: g * (1 - y * y)`` saves the result and nothing else. An
+elementwise vjp need not undo broadcasting, and no vjp need restore its input's dtype: that
+is done here for all of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpugrad import dtypes, layout
+from gpugrad.autograd.graph import AccumulateGrad, Node, Slot, edge_of, set_view_refresh, storage_of
+from gpugrad.autograd.modes import mode
+from gpugrad.devices import Device
+from gpugrad.errors import DeviceError
+
+Tensor: Any = None  # the class in gpugrad/tensor.py, which binds itself here
+_new = object.__new__
+_INPUTS = "abcdef"
+_RESULTS = {"y": -1, "second": -2}
+
+OPS: dict[str, Op] = {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs an op is tested on.
+
+    ``inputs``: for each tensor argument a shape (filled with floats from the op's domain), a
+    nested list of numbers, or a function of a ``numpy.random.Generator`` returning an ndarray.
+    ``kwargs``: the other arguments. ``args_as_list``: the tensors are passed as one list."""
+
+    inputs: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    args_as_list: bool = False
+
+
+class Op:
+    """A row of the table. ``function`` is what users call; ``reference`` computes the same on
+    ndarrays; ``domain`` bounds the random floats it is tested on; ``torch`` is PyTorch's
+    dotted name where that is not ``name``."""
+
+    __slots__ = (
+        "name",
+        "kind",
+        "function",
+        "vjps",
+        "variadic",
+        "plans",
+        "samples",
+        "reference",
+        "domain",
+        "differentiable",
+        "elementwise",
+        "dtypes",
+        "torch",
+        "views",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        vjp: Any = None,
+        *,
+        samples: Sequence[Sample] = (),
+        reference: Callable[..., Any] | None = None,
+        domain: tuple[float, float] = (-2.0, 2.0),
+        differentiable: bool | None = None,
+        dtypes: str = "fib",
+        torch: str | None = None,
+    ) -> None:
+        if name in OPS:
+            raise ValueError(f"op {name!r} has a row already")
+        self.name = name
+        self.kind = kind
+        self.function: Callable[..., Any] = _unset
+        self.variadic = _Vjp(vjp) if callable(vjp) and kind == "variadic" else None
+        rules = () if vjp is None or self.variadic else vjp if isinstance(vjp, tuple) else (vjp,)
+        self.vjps = tuple(None if f is None else _Vjp(f) for f in rules)
+        self.plans: dict[int, tuple[tuple[str, int], ...]] = {}
+        self.samples = tuple(samples)
+        self.reference = reference
+        self.domain = domain
+        self.differentiable = (vjp is not None) if differentiable is None else differentiable
+        self.elementwise = kind == "elementwise"
+        self.views = kind == "view"
+        self.dtypes = dtypes
+        self.torch = torch or name
+        OPS[name] = self
+
+    def plan(self, edges: Sequence[Any]) -> tuple[tuple[str, int], ...]:
+        """(name, input number, or -1, -2 for a result) of what the vjps of the inputs that have
+        an edge need saved."""
+        key = 0
+        for i, e in enumerate(edges):
+            if e is not None:
+                key |= 1 << i
+        found = self.plans.get(key)
+        if found is None:
+            names: dict[str, int] = {}
+            rules = (self.variadic,) if self.variadic else tuple(
+                v for i, v in enumerate(self.vjps) if key >> i & 1
+            )  # fmt: skip
+            for rule in rules:
+                for n in rule.names if rule else ():
+                    if n in _RESULTS:
+                        names[n] = _RESULTS[n]
+                    elif len(n) == 1 and n in _INPUTS:
+                        names[n] = _INPUTS.index(n)
+            found = self.plans[key] = tuple(names.items())
+        return found
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+def _unset(*args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError("this row of the ops table has no function yet")
+
+
+class _Vjp:
+    """A derivative rule and the names of its parameters."""
+
+    __slots__ = ("function", "names")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.names = tuple(inspect.signature(function).parameters)
+
+
+# -- tensors -----------------------------------------------------------------
+
+
+def bind(cls: type) -> None:
+    """Called once by ``gpugrad.tensor`` with its Tensor class."""
+    global Tensor
+    Tensor = cls
+
+
+def wrap(array: Any, backend: Any) -> Any:
+    """A new tensor over ``array``: no graph, not a view."""
+    t = _new(Tensor)
+    t._array = array
+    t._backend = backend
+    t._requires_grad = False
+    t._grad = None
+    t._node = None
+    t._storage = None
+    t._base = None
+    t._offset = 0
+    t._generation = 0
+    t._hooks = None
+    return t
+
+
+def make_view(x: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
+    """A tensor that shares memory with ``x``: ``offset`` bytes after its first element."""
+    storage = storage_of(x)
+    base = x._base
+    if base is None or base._storage is not storage:
+        base = x
+    total = x._offset + offset
+    array = x._backend.as_strided(base._array, shape, strides, total - base._offset)
+    out = wrap(array, x._backend)
+    out._storage = storage
+    out._base = base
+    out._offset = total
+    out._generation = base._generation
+    return out
+
+
+def describe(*inputs: Any) -> str:
+    """Shapes, dtypes and devices of the operands, for error messages."""
+    parts = []
+    for x in inputs:
+        if isinstance(x, Tensor):
+            parts.append(f"{tuple(x._array.shape)} {x.dtype.name} on {x.device}")
+        else:
+            parts.append(repr(x))
+    return " and ".join(parts)
+
+
+def as_tensor_arg(op: str, x: Any) -> Any:
+    """``x`` if it is a tensor. Raises TypeError naming ``op``."""
+    if isinstance(x, Tensor):
+        return x
+    raise TypeError(f"{op}: expected a Tensor, got {type(x).__name__}; make one with gpugrad.tensor(...)")
+
+
+def same_device(op: str, tensors: Sequence[Any]) -> Any:
+    """The backend that all tensors are on. Raises DeviceError naming both."""
+    backend = tensors[0]._backend
+    for t in tensors:
+        if t._backend is not backend:
+            raise DeviceError(
+                f"{op}: operands are on different devices: {describe(*tensors)}; move one with "
+                f".to({str(tensors[0].device)!r})"
+            )
+    return backend
+
+
+def pair(op: str, fields: str, values: tuple[Any, ...]) -> Any:
+    """``values`` as a named tuple, as PyTorch returns from ops with several results."""
+    key = (op, fields)
+    kind = _pairs.get(key)
+    if kind is None:
+        kind = _pairs[key] = namedtuple(op, fields)
+    return kind(*values)
+
+
+_pairs: dict[tuple[str, str], Any] = {}
+
+
+def device_of(backend: Any) -> Device:
+    """The Device a backend stands for."""
+    found = _devices.get(backend)
+    if found is None:
+        found = _devices[backend] = Device(backend.name, backend.index)
+    return found
+
+
+_devices: dict[Any, Device] = {}
+
+
+# -- recording ---------------------------------------------------------------
+
+
+class OpNode(Node):
+    """One recorded call of a row."""
+
+    __slots__ = ("op", "saved", "params", "meta", "backend")
+
+    def __init__(
+        self,
+        op: Op,
+        edges: tuple[Any, ...],
+        saved: tuple[Any, ...] | None,
+        params: dict[str, Any],
+        meta: tuple[Any, ...],
+        backend: Any,
+    ) -> None:
+        Node.__init__(self, edges)
+        self.op = op
+        self.saved = saved
+        self.params = params
+        self.meta = meta  # (shape, numpy dtype) of each input, None for a scalar
+        self.backend = backend
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.op.name
+
+    def release(self) -> None:
+        if self.saved:
+            self.saved = None
+
+    def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
+        if self.saved is None:
+            raise RuntimeError(
+                f"{self.op.name}: this graph was already walked and its saved values are freed; pass "
+                "retain_graph=True to the first backward to walk it twice"
+            )
+        values: dict[str, Any] = {"g": gradient}
+        for item in self.saved:
+            values[item[0]] = self._unpack(item, create_graph)
+        variadic = self.op.variadic
+        if variadic is not None:
+            return tuple(variadic.function(*self._arguments(variadic, values)))
+        result = []
+        meta = self.meta
+        elementwise = self.op.elementwise
+        for i, edge in enumerate(self.edges):
+            if edge is None:
+                result.append(None)
+                continue
+            rule = self.op.vjps[i]
+            if rule is None:
+                result.append(None)
+                continue
+            g = rule.function(*self._arguments(rule, values))
+            if g is not None:
+                shape, dtype = meta[i]
+                if elementwise and g._array.shape != shape:
+                    g = _sum_to(g, shape)
+                if g._array.dtype != dtype:
+                    g = _cast(g, dtype)
+            result.append(g)
+        return tuple(result)
+
+    def _arguments(self, rule: _Vjp, values: dict[str, Any]) -> list[Any]:
+        arguments = []
+        for n in rule.names:
+            if n in values:
+                arguments.append(values[n])
+            elif n in self.params:
+                arguments.append(self.params[n])
+            elif n == "shapes":
+                arguments.append([m[0] for m in self.meta])
+            elif n == "needed":
+                arguments.append([e is not None for e in self.edges])
+            else:  # "a_shape"
+                arguments.append(self.meta[_INPUTS.index(n[0])][0])
+        return arguments
+
+    def _unpack(self, item: tuple[Any, ...], create_graph: bool) -> Any:
+        name, position, array, storage, version = item
+        if storage is None:
+            return array  # a Python scalar
+        if storage.version != version:
+            what = "its result" if position < 0 else f"its input {position}"
+            raise RuntimeError(
+                f"{self.op.name}: {what}, of shape {tuple(array.shape)}, was saved for backward and then changed in "
+                f"place by {storage.changed_by} (version {storage.version}, saved at {version}); "
+                "change a clone, or do it out of place"
+            )
+        t = wrap(array, self.backend)
+        t._storage = storage
+        if create_graph:
+            edge = self.edges[position] if position >= 0 else self if position == -1 else None
+            t._node = edge if edge is None or isinstance(edge, Node) else AccumulateGrad(edge)
+        return t
+
+
+def record(
+    op: Op, out: Any, inputs: Sequence[Any], edges: tuple[Any, ...], params: dict[str, Any], second: Any = None
+) -> None:
+    """Give ``out``, just computed from ``inputs``, its node."""
+    out._node = make_node(op, out, inputs, edges, params, second)
+
+
+def make_node(
+    op: Op, out: Any, inputs: Sequence[Any], edges: tuple[Any, ...], params: dict[str, Any], second: Any = None
+) -> OpNode:
+    """The node of a call of ``op``; saves what the plan says."""
+    saved = []
+    backend = out._backend
+    for name, position in op.plan(edges):
+        x = inputs[position] if position >= 0 else out if position == -1 else second
+        if isinstance(x, Tensor):
+            storage = x._storage
+            if storage is None:
+                storage = storage_of(x)
+            saved.append((name, position, x._array, storage, storage.version))
+            if position >= 0:
+                backend = x._backend
+        else:
+            saved.append((name, position, x, None, 0))
+    meta = tuple((x._array.shape, x._array.dtype) if isinstance(x, Tensor) else None for x in inputs)
+    return OpNode(op, edges, tuple(saved), params, meta, backend)
+
+
+def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Edges of the inputs, or None if no gradient is asked for."""
+    if not mode.enabled:
+        return None
+    edges = tuple(edge_of(x) if isinstance(x, Tensor) else None for x in inputs)
+    for e in edges:
+        if e is not None:
+            return edges
+    return None
+
+
+# -- dtype rules -------------------------------------------------------------
+
+
+def result_type(*operands: Any) -> dtypes.DType:
+    """PyTorch's promotion: tensors with dimensions decide; a 0-d tensor, and below it a Python
+    number, matters only where it brings a higher category (bool < integer < floating)."""
+    dim = zero = number = None
+    for x in operands:
+        if isinstance(x, Tensor):
+            d = x.dtype
+            if x._array.ndim:
+                dim = d if dim is None else dtypes.promote_types(dim, d)
+            else:
+                zero = d if zero is None else dtypes.promote_types(zero, d)
+        elif isinstance(x, dtypes.DType):
+            dim = x if dim is None else dtypes.promote_types(dim, x)
+        else:
+            d = number_dtype(x)
+            number = d if number is None else dtypes.promote_types(number, d)
+    return _combine(dim, _combine(zero, number))
+
+
+def number_dtype(x: Any) -> dtypes.DType:
+    """The dtype a Python number has on its own. Raises TypeError for anything else."""
+    if isinstance(x, (bool, np.bool_)):
+        return dtypes.bool_
+    if isinstance(x, (int, np.integer)):
+        return dtypes.int64
+    if isinstance(x, (float, np.floating)):
+        return dtypes.get_default_dtype()
+    raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}; make a tensor with gpugrad.tensor(...)")
+
+
+def _combine(higher: Any, lower: Any) -> Any:
+    if higher is None or lower is None:
+        return higher or lower
+    if lower.category > higher.category:
+        return lower if higher.category == 0 or lower.category == 2 else higher
+    return higher
+
+
+def _cast(x: Any, dtype: np.dtype) -> Any:
+    from gpugrad.ops.creation import cast
+
+    return cast(x, dtypes.from_numpy(dtype))
+
+
+def _sum_to(g: Any, shape: Sequence[int]) -> Any:
+    from gpugrad.ops.reductions import sum_to
+
+    return sum_to(g, shape)
+
+
+# -- rows: primitives and views ----------------------------------------------
+
+
+def primitive(name: str, vjp: Any = None, **row: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a row computed by ``forward(backend, *arrays, **params)``.
+
+    The decorated function becomes ``call(*tensors, **params)``; ``forward`` may return a
+    tuple, of which the first is differentiable."""
+    op = Op(name, "primitive", vjp, **row)
+
+    def declare(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any, **params: Any) -> Any:
+            backend = inputs[0]._backend
+            for x in inputs:
+                if x._backend is not backend:
+                    same_device(name, inputs)
+            value = forward(backend, *[x._array for x in inputs], **params)
+            edges = _edges(inputs) if op.vjps else None
+            if type(value) is tuple:
+                outs = tuple(wrap(v, backend) for v in value)
+                if edges is not None:
+                    record(op, outs[0], inputs, edges, params, outs[1])
+                return outs
+            out = wrap(value, backend)
+            if edges is not None:
+                record(op, out, inputs, edges, params)
+            return out
+
+        call.__name__ = call.__qualname__ = name
+        call.__doc__ = forward.__doc__
+        call.op = op  # type: ignore[attr-defined]
+        op.function = call
+        return call
+
+    return declare
+
+
+def view(name: str, vjp: Any, **row: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a row that makes a view: ``geometry(x, **params)`` returns the new shape, the
+    strides (bytes) and the offset in bytes from the first element of ``x``."""
+    op = Op(name, "view", vjp, **row)
+
+    def declare(geometry: Callable[..., Any]) -> Callable[..., Any]:
+        def call(x: Any, **params: Any) -> Any:
+            out = make_view(x, *geometry(x._array, **params))
+            if mode.enabled:
+                edge = edge_of(x)
+                if edge is not None:
+                    record(op, out, (x,), (edge,), params)
+            return out
+
+        call.__name__ = call.__qualname__ = name
+        call.__doc__ = geometry.__doc__
+        call.op = op  # type: ignore[attr-defined]
+        op.function = call
+        return call
+
+    return declare
+
+
+def composite(name: str | None = None, **row: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a row composed of other ops: differentiable through them."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        op = Op(name or function.__name__, "composite", None, **({"differentiable": True} | row))
+        op.function = function
+        function.op = op  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def public(op_name: str, **row: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the decorated function what users call for an existing row (it checks and
+    normalises arguments, then calls the row); further fields of the row may be given."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        op = OPS[op_name]
+        op.function = function
+        for key, value in row.items():
+            setattr(op, key, value)
+        function.op = op  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+# -- in-place ------------------------------------------------------------------
+
+
+def check_inplace(name: str, x: Any) -> Any:
+    """The edge of ``x`` if in-place ``name`` may change it now. Raises RuntimeError for a leaf
+    that requires grad (or a view of one) while recording, and for self-overlapping memory."""
+    array = x._array
+    if 0 in array.strides and layout.may_overlap_itself(array.shape, array.strides):
+        raise RuntimeError(
+            f"{name}: the tensor of shape {tuple(array.shape)} is expanded, several of its elements share one memory "
+            "location; clone() it before changing it in place"
+        )
+    if not mode.enabled:
+        return None
+    base = x._base
+    root = x if base is None else base
+    if root._requires_grad and root._node is None:
+        what = "a leaf" if base is None else "a view of a leaf"
+        raise RuntimeError(
+            f"{name}: {what} that requires grad cannot be changed in place; do it inside no_grad(), or out of place"
+        )
+    return edge_of(x)
+
+
+def changed(name: str, x: Any) -> None:
+    """Note that ``name`` wrote into the memory of ``x``."""
+    storage = x._storage
+    if storage is None:
+        storage = storage_of(x)
+    storage.version += 1
+    storage.changed_by = name
+
+
+def rewrite(x: Any, node: Node) -> None:
+    """``node`` now computes the value of ``x``, which was changed in place.
+
+    If ``x`` is a view, its base is the old base with the new value written into that place,
+    and ``x`` (like every other view of the base) is read from it again."""
+    base = x._base
+    if base is None:
+        x._node = node
+        x._requires_grad = False
+        x._generation += 1
+        return
+    place = geometry_in_base(x, base)
+    array = base._array
+    meta = ((array.shape, array.dtype), (x._array.shape, x._array.dtype))
+    base._node = OpNode(OPS["as_strided_scatter"], (edge_of(base), node), (), place, meta, base._backend)
+    base._generation += 1
+
+
+def geometry_in_base(x: Any, base: Any) -> dict[str, Any]:
+    """Parameters of ``as_strided`` that give the view ``x`` from its base."""
+    return {
+        "shape": x._array.shape,
+        "strides": x._array.strides,
+        "offset": x._offset - base._offset,
+        "base_strides": base._array.strides,
+    }
+
+
+def _refresh_view(x: Any) -> None:
+    base = x._base
+    edge = edge_of(base)
+    x._generation = base._generation
+    if edge is None:
+        x._node = None
+    else:
+        array = base._array
+        params = geometry_in_base(x, base)
+        x._node = OpNode(OPS["as_strided"], (edge,), (), params, ((array.shape, array.dtype),), base._backend)
+
+
+set_view_refresh(_refresh_view)
+
+
+def write(name: str, x: Any, source: Any) -> Any:
+    """In place ``x[...] = source`` for a tensor ``source`` that broadcasts to ``x``: the one way by
+    which in-place forms of non-elementwise ops store their result. Returns x."""
+    edge = check_inplace(name, x)
+    source_edge = edge_of(source) if mode.enabled else None
+    x._backend.copy(source._array, out=x._array)
+    changed(name, x)
+    if edge is not None or source_edge is not None:
+        meta = ((source._array.shape, source._array.dtype),)
+        node = OpNode(OPS["overwrite"], (source_edge,), (), {}, meta, x._backend)
+        rewrite(x, node)
+    return x
+
+
+Op("overwrite", "elementwise", (lambda g: g,))
+
+__all__ = ["OPS", "Op", "OpNode", "Sample", "Slot", "bind", "composite", "primitive", "public", "record", "view", "wrap"]

@@ -1,0 +1,291 @@
+"""The base of all optimizers: parameter groups, their state, saving and loading it."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from gpugrad import dtypes
+from gpugrad.autograd import enable_grad, set_grad_enabled
+from gpugrad.hooks import HookDict, RemovableHandle
+from gpugrad.ops import creation
+from gpugrad.tensor import Tensor
+
+State = dict[str, Any]
+
+
+def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """``step`` counted, and with the step hooks run around it: once, also where a subclass's
+    step calls its base's."""
+
+    @functools.wraps(step)
+    def wrapped(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if self._stepping:
+            return step(self, *args, **kwargs)
+        self._stepping = True
+        try:
+            for hook in list(self._step_pre_hooks.values()):
+                new = hook(self, args, kwargs)
+                if new is not None:
+                    if not (isinstance(new, tuple) and len(new) == 2):
+                        raise RuntimeError("a step pre-hook must return None or a tuple of (new_args, new_kwargs), "
+                                           f"but got {new!r}")
+                    args, kwargs = new
+            result = step(self, *args, **kwargs)
+            for hook in list(self._step_post_hooks.values()):
+                hook(self, args, kwargs)
+        finally:
+            self._stepping = False
+        self._step_calls += 1
+        return result
+
+    return wrapped
+
+
+class Optimizer:
+    """Changes parameters by their gradients. Subclasses define :meth:`_update` for one group.
+
+    ``params``: an iterable of tensors, of (name, tensor) pairs, or of dicts with "params" and
+    options of their own. ``defaults``: the options of groups that do not set them.
+
+    Raises TypeError, ValueError for parameters that cannot be optimised or are listed twice."""
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self.state: defaultdict[Tensor, State] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        self._step_pre_hooks = HookDict()
+        self._step_post_hooks = HookDict()
+        self._stepping = False
+        self._step_calls = 0
+        if isinstance(params, Tensor):
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, "
+                            "but got a Tensor; put it in a list")
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in cls.__dict__:
+            cls.step = _with_hooks(cls.__dict__["step"])  # type: ignore[method-assign]
+
+    # -- stepping --------------------------------------------------------------
+    @_with_hooks
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change every parameter that has a gradient. ``closure`` computes the loss anew; its
+        result is returned."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with set_grad_enabled(bool(self.defaults.get("differentiable", False))):
+            for group in self.param_groups:
+                self._update(group)
+        return loss
+
+    def _update(self, group: dict[str, Any]) -> None:
+        """One step for the parameters of ``group``."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(closure) or _update(group)")
+
+    def _active(self, group: dict[str, Any], new_state: Callable[[Tensor], State]) -> tuple[list[Any], ...]:
+        """Parameters of ``group`` that have gradients, those gradients, and their states, which
+        ``new_state`` makes on first use."""
+        params, grads, states = [], [], []
+        for p in group["params"]:
+            grad = p.grad
+            if grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state.update(new_state(p))
+            params.append(p)
+            grads.append(grad)
+            states.append(state)
+        return params, grads, states
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters (or fill them with 0)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    if set_to_none:
+                        p.grad = None
+                    else:
+                        p.grad.detach_()
+                        p.grad.zero_()
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """``hook(optimizer, args, kwargs)`` before each step; may return new (args, kwargs)."""
+        return self._step_pre_hooks.add(hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """``hook(optimizer, args, kwargs)`` after each step."""
+        return self._step_post_hooks.add(hook)
+
+    # -- groups ------------------------------------------------------------------
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own. Raises TypeError, ValueError."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        group = dict(param_group)
+        given = group["params"]
+        if isinstance(given, Tensor):
+            given = [given]
+        elif isinstance(given, set):
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
+                            "tensors in sets will change between runs. Please use a list instead.")
+        params, names = _split_names(list(given))
+        for p in params:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+            if not self.defaults.get("differentiable") and not (p.is_leaf or getattr(p, "retains_grad", False)):
+                raise ValueError("can't optimize a non-leaf Tensor: its values are computed from others; optimize "
+                                 "those")
+        if len({id(p) for p in params}) != len(params):
+            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        if any(id(p) in known for p in params):
+            raise ValueError("some parameters appear in more than one parameter group")
+        group["params"] = params
+        if names:
+            group["param_names"] = names
+        for name, default in self.defaults.items():
+            if default is REQUIRED and name not in group:
+                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
+            group.setdefault(name, default)
+        self._check_group(group)
+        self.param_groups.append(group)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for options that make no sense."""
+
+    # -- saving --------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": {number: state of that parameter}, "param_groups": [options and numbers]}``;
+        parameters are numbered in the order of the groups. Tensors share memory."""
+        numbers: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                numbers.setdefault(id(p), len(numbers))
+            packed = {k: v for k, v in group.items() if k != "params"}
+            packed["params"] = [numbers[id(p)] for p in group["params"]]
+            groups.append(packed)
+        state = {numbers[id(p)]: s for p, s in self.state.items() if id(p) in numbers}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over options and state saved by :meth:`state_dict`: tensors are copied to the
+        device and (floating ones) the dtype of their parameter. Raises ValueError where groups differ."""
+        saved = state_dict["param_groups"]
+        if len(saved) != len(self.param_groups):
+            raise ValueError(f"loaded state dict has a different number of parameter groups: {len(saved)}, "
+                             f"not {len(self.param_groups)}")
+        for mine, other in zip(self.param_groups, saved, strict=True):
+            if len(mine["params"]) != len(other["params"]):
+                raise ValueError("loaded state dict contains a parameter group that doesn't match the size of "
+                                 f"optimizer's group: {len(other['params'])} parameters, not {len(mine['params'])}")
+        by_number = {number: p
+                     for mine, other in zip(self.param_groups, saved, strict=True)
+                     for number, p in zip(other["params"], mine["params"], strict=True)}
+        state: defaultdict[Tensor, State] = defaultdict(dict)
+        for number, values in state_dict["state"].items():
+            p = by_number.get(number)
+            if p is not None:
+                state[p] = {k: self._loaded(k, v, p) for k, v in values.items()}
+        groups = []
+        for mine, other in zip(self.param_groups, saved, strict=True):
+            options = deepcopy({k: v for k, v in other.items() if k != "params"})
+            groups.append({**{k: v for k, v in mine.items() if k not in options}, **options, "params": mine["params"]})
+        self.state, self.param_groups = state, groups
+
+    def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
+        """A saved value as this optimizer keeps it for ``p``."""
+        if not isinstance(value, Tensor):
+            return deepcopy(value)
+        dtype = p.dtype if p.is_floating_point() and value.is_floating_point() and key != "step" else None
+        return value.detach().to(device=p.device, dtype=dtype).clone()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._step_pre_hooks, self._step_post_hooks = HookDict(), HookDict()
+        self._stepping, self._step_calls = False, 0
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {k}: {group[k]}" for k in sorted(group) if k not in ("params", "param_names")]
+        return "\n".join([*lines, ")"])
+
+
+REQUIRED = object()
+required = REQUIRED
+
+
+def _split_names(given: list[Any]) -> tuple[list[Any], list[str]]:
+    """Parameters, and their names if they came as (name, tensor) pairs."""
+    named = [isinstance(p, tuple) and len(p) == 2 for p in given]
+    if not any(named):
+        return given, []
+    if not all(named):
+        raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+    return [p for _, p in given], [name for name, _ in given]
+
+
+def check_flags(foreach: bool | None, fused: bool | None, differentiable: bool) -> None:
+    """PyTorch's switches between implementations; here they choose nothing, as there is one
+    definition, which a backend may run in one kernel. Raises RuntimeError where they contradict."""
+    if fused and foreach:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if fused and differentiable:
+        raise RuntimeError("`fused` does not support `differentiable`")
+
+
+def at_least(value: Any, least: float, what: str) -> None:
+    """Raise ValueError unless ``value >= least`` (a NaN fails too)."""
+    if not float(value) >= least:
+        raise ValueError(f"Invalid {what}: {value}")
+
+
+def check_lr(lr: Any) -> None:
+    """Raise ValueError unless ``lr`` is a number >= 0 or a tensor of one element."""
+    if isinstance(lr, Tensor):
+        if lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+    elif not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+
+
+def check_betas(betas: Any) -> None:
+    """Raise ValueError unless both are in [0, 1)."""
+    for i, beta in enumerate(betas):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+
+
+def new_step(p: Tensor, capturable: bool) -> Any:
+    """A count of steps: a Python int, or (for replaying recorded steps) a tensor on the device."""
+    return creation.zeros((), dtype=dtypes.float32, device=p.device) if capturable else 0
+
+
+def loaded_step(value: Any, p: Tensor, capturable: bool) -> Any:
+    """A saved count (a number here, a tensor in PyTorch's files) as :func:`new_step` makes it."""
+    count = value.item() if isinstance(value, Tensor) else value
+    return creation.full((), float(count), dtype=dtypes.float32, device=p.device) if capturable else int(count)
+
+
+def at(value: Any, p: Tensor) -> Any:
+    """``value`` where ``p`` is, if it is a tensor (a learning rate may be)."""
+    return value.to(device=p.device) if isinstance(value, Tensor) else value

@@ -1,0 +1,89 @@
+"""Random state: a seed and a count of the draws made.
+
+Each random call takes the next *stream* of its generator; what it draws is a function of
+(seed, stream, element index) and of nothing else, so a program draws the same numbers on
+every device. Which bits those are: ``gpugrad/backends/philox.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+class Generator:
+    """A source of random streams. Thread-safe.
+
+    ``manual_seed(seed)`` restarts it; ``get_state()``/``set_state(state)`` save and restore
+    it as ``(seed, draws)``. ``device`` is accepted as PyTorch's is and changes nothing:
+    the numbers are the same on all devices."""
+
+    def __init__(self, device: object = None) -> None:
+        self.device = "cpu" if device is None else device
+        self._lock = threading.Lock()
+        self._seed = DEFAULT_SEED
+        self._draws = 0
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Restart from ``seed`` (any int, taken modulo 2**64). Returns self."""
+        with self._lock:
+            self._seed = int(seed) % 2**64
+            self._draws = 0
+        return self
+
+    def seed(self) -> int:
+        """Restart from a seed of the operating system's entropy; returns it."""
+        value = int.from_bytes(os.urandom(8), "little")
+        self.manual_seed(value)
+        return value
+
+    def initial_seed(self) -> int:
+        """The seed in force."""
+        return self._seed
+
+    def get_state(self) -> tuple[int, int]:
+        """(seed, draws made since)."""
+        with self._lock:
+            return self._seed, self._draws
+
+    def set_state(self, state: tuple[int, int]) -> None:
+        """Continue from what :meth:`get_state` returned."""
+        seed, draws = (int(v) for v in state)
+        with self._lock:
+            self._seed, self._draws = seed, draws
+
+    def next_stream(self) -> tuple[int, int]:
+        """(seed, stream) for one draw."""
+        with self._lock:
+            stream = self._draws
+            self._draws += 1
+            return self._seed, stream
+
+
+DEFAULT_SEED = 67280421310721
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Restart the default generator, which all devices share. Returns it."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Restart the default generator from the operating system's entropy; returns the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The default generator's seed."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> tuple[int, int]:
+    """State of the default generator: (seed, draws)."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: tuple[int, int]) -> None:
+    """Restore what :func:`get_rng_state` returned."""
+    default_generator.set_state(state)

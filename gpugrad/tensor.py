@@ -1,0 +1,700 @@
+"""The Tensor: PyTorch's manners over the ops table.
+
+Most methods are ops with the tensor as first argument; they are attached from lists at the
+end of this file, in-place forms included. Written out here is what is more than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpugrad import autograd, dtypes, layout
+from gpugrad.autograd.graph import Node, Variable, edge_of, storage_of
+from gpugrad.devices import Device, backend_of, parse
+from gpugrad.devices import device as resolve_device
+from gpugrad.ops import creation, elementwise, fused, indexing, linear, movement, reductions, sampling, sorting, table
+from gpugrad.printing import format_tensor
+
+_CPU = Device("cpu")
+
+
+class Size(tuple[int, ...]):
+    """A tensor's shape: a tuple with ``numel()``."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return math.prod(self)
+
+    def __repr__(self) -> str:
+        return f"Size({list(self)})"
+
+
+class Tensor(Variable):
+    """An n-dimensional array on some device, with its place in the autograd graph.
+
+    ``Tensor(data)`` copies numbers, lists or arrays as float32 (as PyTorch's constructor);
+    ``Tensor(None)`` and ``Tensor()`` have no elements. :func:`gpugrad.tensor` keeps dtypes."""
+
+    __slots__ = ()
+    __array_priority__ = 1000  # numpy operators leave the work to ours
+
+    def __new__(cls, data: Any = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        if data is None:
+            data = ()
+        elif isinstance(data, (Size, tuple)) and False:
+            data = ()
+        d = dtypes.get_default_dtype() if dtype is None else dtype
+        t = creation.tensor(data, dtype=d, device=device)
+        return t.requires_grad_() if requires_grad else t
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @classmethod
+    def _wrap(cls, array: Any, backend: Any) -> Tensor:
+        return table.wrap(array, backend)
+
+    # -- what it is ----------------------------------------------------------
+    @property
+    def shape(self) -> Size:
+        """Sizes of the dimensions."""
+        return Size(self._array.shape)
+
+    @property
+    def dtype(self) -> dtypes.DType:
+        """Element type."""
+        return dtypes.from_numpy(self._array.dtype)
+
+    @property
+    def device(self) -> Device:
+        """Where the elements are."""
+        return table.device_of(self._backend)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self._array.ndim
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self._array.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._array.nbytes
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is on a CUDA device."""
+        return self._backend.name == "cuda"
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is on the CPU."""
+        return self._backend.name == "cpu"
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        return self.shape if dim is None else self.shape[layout.normalize_axis(dim, self.ndim, "size")]
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return self._array.ndim
+
+    ndimension = dim
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return int(self._array.size)
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        """Bytes of an element."""
+        return self._array.itemsize
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Strides in elements, or that of one dimension."""
+        strides = tuple(s // self._array.itemsize for s in self._array.strides)
+        return strides if dim is None else strides[dim]
+
+    def storage_offset(self) -> int:
+        """Elements from the start of the storage to the first one of this tensor."""
+        return self._offset // self._array.itemsize
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in C order without gaps."""
+        return creation.is_contiguous(self)
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a floating-point one."""
+        return self.dtype.is_floating_point
+
+    def is_complex(self) -> bool:
+        """Always False: there are no complex tensors."""
+        return False
+
+    def get_device(self) -> int:
+        """The device's index, -1 for the CPU."""
+        return -1 if self._backend.name == "cpu" else self._backend.index
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether the shapes are equal."""
+        return self.shape == other.shape
+
+    def __len__(self) -> int:
+        if not self._array.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return self._array.shape[0]
+
+    def __repr__(self) -> str:
+        return format_tensor(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if not self._array.ndim else object.__format__(self, spec)
+
+    __hash__ = object.__hash__
+
+    # -- values --------------------------------------------------------------
+    def item(self) -> Any:
+        """The only element as a Python number. Raises RuntimeError if there is not exactly one."""
+        if self._array.size != 1:
+            raise RuntimeError(f"item: a tensor of shape {tuple(self.shape)} has {self._array.size} elements, not one")
+        value = self._backend.to_host(self._array).reshape(-1)[0]
+        return value.item() if hasattr(value, "item") and not isinstance(value, dtypes.bfloat16.numpy.type) else float(value)
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers (a number for a 0-d tensor)."""
+        host = self._backend.to_host(self._array)
+        if host.dtype == dtypes.bfloat16.numpy:
+            host = host.astype(np.float32)
+        return host.tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """A NumPy array that shares memory with this CPU tensor. ``force``: detach and copy to the
+        CPU as needed. Raises RuntimeError or TypeError otherwise."""
+        if force:
+            return self.detach().cpu().numpy()
+        if self.requires_grad:
+            raise RuntimeError("numpy: the tensor requires grad; call .detach().numpy()")
+        if self._backend.name != "cpu":
+            raise TypeError(f"numpy: the tensor is on {self.device}; call .cpu().numpy()")
+        return self._array
+
+    def to_numpy(self) -> np.ndarray:
+        """A copy of the values as a NumPy array, from any device."""
+        return self._backend.to_host(self._array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise RuntimeError(
+                f"the truth of a tensor of shape {tuple(self.shape)} is ambiguous; use .any() or .all(), or .item() for one element"
+            )
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.category == 2 or self._array.size != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.item())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self._array.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(movement.unbind(self))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
+
+    # -- moving, converting ------------------------------------------------------
+    def to(self, *args: Any, copy: bool = False, **options: Any) -> Tensor:
+        """Converted and moved: ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``; itself if
+        nothing changes (unless ``copy``). Differentiable, also across devices."""
+        device = options.pop("device", None)
+        dtype = options.pop("dtype", None)
+        for unused in ("non_blocking", "memory_format"):
+            options.pop(unused, None)
+        if options:
+            raise TypeError(f"to: unexpected argument {', '.join(options)}")
+        for a in args:
+            if isinstance(a, Tensor):
+                device, dtype = a.device, a.dtype
+            elif isinstance(a, dtypes.DType) or (isinstance(a, type) and a in (bool, int, float)):
+                dtype = a
+            elif isinstance(a, (str, Device)):
+                device = a
+            elif isinstance(a, bool):
+                continue  # non_blocking by position
+            elif isinstance(a, int):
+                device = a
+            elif a is not None:
+                raise TypeError(f"to: expected a device, a dtype or a tensor, got {type(a).__name__}")
+        x = self
+        if dtype is not None:
+            d = dtypes.as_dtype(dtype)
+            if device is not None and d.itemsize > x.dtype.itemsize:
+                x = creation.to_device(x, resolve_device(device))  # the narrow type travels
+            x = creation.cast(x, d)
+        if device is not None:
+            x = creation.to_device(x, resolve_device(device))
+        return movement.clone(x) if copy and x is self else x
+
+    def cpu(self) -> Tensor:
+        """On the CPU."""
+        return creation.to_device(self, _CPU)
+
+    def cuda(self, device: Any = None) -> Tensor:
+        """On a CUDA device (the first unless given)."""
+        index = device if isinstance(device, int) else 0
+        return creation.to_device(self, Device("cuda", index) if device is None or isinstance(device, int) else resolve_device(device))
+
+    def opencl(self, index: int | None = None) -> Tensor:
+        """On an OpenCL device (the first that works unless given)."""
+        return creation.to_device(self, parse("opencl" if index is None else f"opencl:{index}"))
+
+    def type(self, dtype: Any = None) -> Any:
+        """Converted to ``dtype``; without one, the name of the type."""
+        return f"gpugrad.{self.dtype.name}" if dtype is None else creation.cast(self, dtypes.as_dtype(dtype))
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """Converted to the dtype (and moved to the device) of ``other``."""
+        return self.to(other.device, other.dtype)
+
+    def contiguous(self) -> Tensor:
+        """Itself if its elements lie in C order without gaps, else a copy."""
+        return creation.contiguous(self)
+
+    def __copy__(self) -> Tensor:
+        return self.detach().requires_grad_(self.requires_grad) if self.is_leaf else self.clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("only leaf tensors can be deep-copied; call .detach() first")
+        copy = self.detach().clone()
+        if type(self) is not Tensor:
+            copy = self._rebuild(copy)
+        copy._requires_grad = self._requires_grad
+        if self._grad is not None:
+            copy._grad = self._grad.detach().clone()
+        memo[id(self)] = copy
+        return copy
+
+    def _rebuild(self, data: Tensor) -> Tensor:
+        """A tensor of this class over ``data``, for copies of subclasses."""
+        out = object.__new__(type(self))
+        for name in Variable.__slots__:
+            if name not in ("__dict__", "__weakref__"):
+                setattr(out, name, getattr(data, name))
+        return out
+
+    def __reduce__(self) -> Any:
+        host = self._backend.to_host(self._array)
+        return _unpickle, (host.tobytes(), self.dtype.name, tuple(self.shape), str(self.device), self._requires_grad, type(self))
+
+    # -- autograd ----------------------------------------------------------------
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on it are recorded for differentiation."""
+        return self._requires_grad or edge_of(self) is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set whether this leaf wants a gradient. Raises RuntimeError for integers and non-leaves."""
+        if requires_grad and not self.dtype.is_floating_point:
+            raise RuntimeError(f"requires_grad: only floating-point tensors can require gradients, not {self.dtype.name}")
+        if not requires_grad and not self.is_leaf:
+            raise RuntimeError("requires_grad: only of leaf tensors can it be taken back; use .detach()")
+        if self.is_leaf:
+            self._requires_grad = bool(requires_grad)
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user rather than by a recorded operation."""
+        edge = edge_of(self)
+        return edge is None or edge is self
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that computed it, None for a leaf."""
+        edge_of(self)
+        return self._node
+
+    @property
+    def grad(self) -> Any:
+        """The accumulated gradient, None before the first backward."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad: expected a Tensor or None, got {type(value).__name__}")
+            if value.shape != self.shape or value._backend is not self._backend or value.dtype is not self.dtype:
+                raise RuntimeError(f"grad: must match the tensor: {table.describe(value)} for {table.describe(self)}")
+        self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory, outside the graph; changes to it are not seen by autograd."""
+        out = table.wrap(self._array, self._backend)
+        out._offset = self._offset
+        return out
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data: expected a Tensor, got {type(value).__name__}")
+        self._array = value._array
+        self._backend = value._backend
+        self._storage = value._storage
+        self._offset = value._offset
+        self._base = None
+
+    def backward(
+        self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+    ) -> None:
+        """Add to the ``.grad`` of the leaves this tensor depends on. ``gradient``: of some scalar with
+        respect to this tensor, needed unless it has one element."""
+        autograd.backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def detach(self) -> Tensor:
+        """The same memory, outside the graph."""
+        out = table.wrap(self._array, self._backend)
+        out._storage = storage_of(self)
+        out._offset = self._offset
+        return out
+
+    def detach_(self) -> Tensor:
+        """Take this tensor out of the graph. Raises RuntimeError for views."""
+        if self._base is not None:
+            raise RuntimeError("detach_: a view cannot be detached in place; use detach()")
+        self._node = None
+        self._requires_grad = False
+        return self
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._storage is None else self._storage.version
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> Any:
+        """Call ``hook(gradient)`` when the gradient of this tensor is computed; what it returns, if
+        anything, replaces it. Returns a handle with ``remove()``."""
+        edge = edge_of(self)
+        if edge is None:
+            raise RuntimeError("register_hook: the tensor does not require grad")
+        if edge._hooks is None if edge is self else edge.hooks is None:  # type: ignore[union-attr]
+            if edge is self:
+                self._hooks = {}
+            else:
+                edge.hooks = {}  # type: ignore[union-attr]
+        hooks = self._hooks if edge is self else edge.hooks  # type: ignore[union-attr]
+        return _Handle(hooks, hook)  # type: ignore[arg-type]
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf in ``.grad`` too."""
+        if self.is_leaf:
+            return
+        import weakref
+
+        held = weakref.ref(self)
+
+        def keep(gradient: Tensor) -> None:
+            tensor = held()
+            if tensor is not None:
+                tensor._grad = gradient.clone() if tensor._grad is None else tensor._grad + gradient
+
+        self.register_hook(keep)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Any:
+        """Call ``hook(self)`` after ``.grad`` of this leaf was added to."""
+        return _Handle(self.__dict__.setdefault("_post_hooks", {}), hook)
+
+    # -- creation like this one -----------------------------------------------------
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """:func:`gpugrad.tensor` with this dtype and device."""
+        return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+
+    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """:func:`gpugrad.full` with this dtype and device."""
+        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+
+    def new_zeros(self, *size: Any, **options: Any) -> Tensor:
+        """:func:`gpugrad.zeros` with this dtype and device."""
+        return creation.zeros(*size, **({"dtype": self.dtype, "device": self.device} | options))
+
+    def new_ones(self, *size: Any, **options: Any) -> Tensor:
+        """:func:`gpugrad.ones` with this dtype and device."""
+        return creation.ones(*size, **({"dtype": self.dtype, "device": self.device} | options))
+
+    def new_empty(self, *size: Any, **options: Any) -> Tensor:
+        """:func:`gpugrad.empty` with this dtype and device."""
+        return creation.empty(*size, **({"dtype": self.dtype, "device": self.device} | options))
+
+    @staticmethod
+    def zeros(*size: Any, **options: Any) -> Tensor:
+        """:func:`gpugrad.zeros`."""
+        return creation.zeros(*size, **options)
+
+    @staticmethod
+    def ones(*size: Any, **options: Any) -> Tensor:
+        """:func:`gpugrad.ones`."""
+        return creation.ones(*size, **options)
+
+    @staticmethod
+    def empty(*size: Any, **options: Any) -> Tensor:
+        """:func:`gpugrad.empty`."""
+        return creation.empty(*size, **options)
+
+    # -- shape -------------------------------------------------------------------
+    def view(self, *shape: Any) -> Tensor:
+        """The same memory under another shape (one size may be -1), or read as another dtype of
+        the same width. Raises RuntimeError where the strides do not allow it."""
+        if len(shape) == 1 and isinstance(shape[0], dtypes.DType):
+            return self._view_dtype(shape[0])
+        return movement.view_as_shape(self, *shape)
+
+    def _view_dtype(self, dtype: dtypes.DType) -> Tensor:
+        if dtype.itemsize != self._array.itemsize:
+            raise RuntimeError(f"view: {self.dtype.name} and {dtype.name} differ in width; only equal widths can share memory")
+        if not isinstance(self._array, np.ndarray):
+            raise NotImplementedError(f"view: reading memory as another dtype is not supported on {self.device}; move to the CPU first")
+        out = table.wrap(self._array.view(dtype.numpy), self._backend)
+        out._storage = storage_of(self)
+        out._offset = self._offset
+        return out
+
+    def view_as(self, other: Tensor) -> Tensor:
+        """``view(other.shape)``."""
+        return movement.view_as_shape(self, other.shape)
+
+    def reshape_as(self, other: Tensor) -> Tensor:
+        """``reshape(other.shape)``."""
+        return movement.reshape(self, other.shape)
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        """``expand(other.shape)``."""
+        return movement.expand(self, other.shape)
+
+    @property
+    def T(self) -> Tensor:
+        """All dimensions in reverse order."""
+        return movement.permute(self, tuple(range(self.ndim))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two dimensions exchanged."""
+        return movement.transpose(self, -1, -2)
+
+    # -- indexing -------------------------------------------------------------------
+    def __getitem__(self, index: Any) -> Tensor:
+        return indexing.getitem(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        indexing.setitem(self, index, value)
+
+    # -- in place ---------------------------------------------------------------------
+    def copy_(self, source: Any, non_blocking: bool = False) -> Tensor:
+        """Write the values of ``source`` (any dtype and device, broadcast) into this tensor."""
+        x = source if isinstance(source, Tensor) else creation.tensor(source)
+        x = x.to(self.device)
+        if x.dtype is not self.dtype:
+            x = creation.cast(x, self.dtype)
+        return table.write("copy_", self, movement.expand(x, self.shape) if x.shape != self.shape else x)
+
+    def fill_(self, value: Any) -> Tensor:
+        """Set every element to ``value``."""
+        if isinstance(value, Tensor):
+            return self.copy_(value)
+        edge = table.check_inplace("fill_", self)
+        self._backend.fill(self._array, value)
+        table.changed("fill_", self)
+        if edge is not None:
+            table.rewrite(self, table.OpNode(table.OPS["overwrite"], (None,), (), {}, (None,), self._backend))
+        return self
+
+    def zero_(self) -> Tensor:
+        """Set every element to 0."""
+        return self.fill_(0)
+
+    # -- operators ----------------------------------------------------------------------
+    def __eq__(self, other: Any) -> Any:
+        return elementwise.eq(self, other) if _operand(other) else NotImplemented
+
+    def __ne__(self, other: Any) -> Any:
+        return elementwise.ne(self, other) if _operand(other) else NotImplemented
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __rpow__(self, other: Any) -> Any:
+        return elementwise.pow(other, self) if _operand(other) else NotImplemented
+
+    def __matmul__(self, other: Any) -> Any:
+        return linear.matmul(self, other) if isinstance(other, Tensor) else NotImplemented
+
+    def __invert__(self) -> Tensor:
+        return elementwise.bitwise_not(self)
+
+
+class _Handle:
+    """Removes a hook."""
+
+    _next = 0
+
+    def __init__(self, hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> None:
+        _Handle._next += 1
+        self._hooks = hooks
+        self.id = _Handle._next
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook off; again is harmless."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> _Handle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+def _operand(x: Any) -> bool:
+    return isinstance(x, (Tensor, bool, int, float, np.number, np.bool_))
+
+
+def _unpickle(data: bytes, dtype: str, shape: tuple[int, ...], device: str, requires_grad: bool, cls: type) -> Tensor:
+    host = np.frombuffer(data, dtypes.as_dtype(dtype).numpy).reshape(shape)
+    try:
+        place = resolve_device(device)
+        backend_of(place)
+    except RuntimeError:
+        place = _CPU
+    t = creation.to_device(creation.from_numpy(host.copy()), place)
+    if cls is not Tensor:
+        out = object.__new__(cls)
+        for name in Variable.__slots__:
+            if name not in ("__dict__", "__weakref__"):
+                setattr(out, name, getattr(t, name))
+        t = out
+    t._requires_grad = requires_grad
+    return t
+
+
+def _attach() -> None:
+    """Give Tensor the ops as methods, their in-place forms, and the operators."""
+    for module, names in METHODS.items():
+        for name in names.split():
+            setattr(Tensor, name, getattr(module, name))
+    for name, value in vars(elementwise).items():
+        if not name.startswith("_") and callable(value) and hasattr(value, "op") and name != "where":
+            setattr(Tensor, name, value)
+            if hasattr(value, "inplace"):
+                setattr(Tensor, name + "_", _inplace_method(name, value.inplace))
+    for name in "masked_fill index_add index_copy index_fill scatter scatter_add scatter_reduce".split():
+        setattr(Tensor, name + "_", _write_back(name, getattr(indexing, name)))
+    for name in "cumsum cumprod".split():
+        setattr(Tensor, name + "_", _write_back(name, getattr(reductions, name)))
+    for name in "tril triu".split():
+        setattr(Tensor, name + "_", _write_back(name, getattr(creation, name)))
+    for name, dtype in {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "long": "int64",
+                        "int": "int32", "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool"}.items():  # fmt: skip
+        setattr(Tensor, name, _cast_method(name, dtypes.as_dtype(dtype)))
+    for operator, function in {"add": elementwise.add, "sub": elementwise.sub, "mul": elementwise.mul, "truediv": elementwise.div,
+                               "floordiv": elementwise.floor_divide, "mod": elementwise.remainder, "pow": elementwise.pow,
+                               "and": elementwise.bitwise_and, "or": elementwise.bitwise_or, "xor": elementwise.bitwise_xor,
+                               "lshift": elementwise.bitwise_left_shift, "rshift": elementwise.bitwise_right_shift}.items():  # fmt: skip
+        forward, reflected, inplace = _operator_methods(function)
+        setattr(Tensor, f"__{operator}__", forward)
+        if operator != "pow":
+            setattr(Tensor, f"__r{operator}__", reflected)
+        setattr(Tensor, f"__i{operator}__", inplace)
+    for operator in ("lt", "le", "gt", "ge"):
+        setattr(Tensor, f"__{operator}__", _operator_methods(getattr(elementwise, operator))[0])
+    Tensor.__neg__ = elementwise.neg
+    Tensor.__abs__ = elementwise.abs
+
+
+def _operator_methods(function: Any) -> tuple[Any, Any, Any]:
+    def forward(self: Tensor, other: Any) -> Any:
+        return function(self, other) if _operand(other) else NotImplemented
+
+    def reflected(self: Tensor, other: Any) -> Any:
+        return function(other, self) if _operand(other) else NotImplemented
+
+    def inplace(self: Tensor, other: Any) -> Any:
+        return function.inplace(self, other) if _operand(other) else NotImplemented
+
+    return forward, reflected, inplace
+
+
+def _inplace_method(name: str, function: Any) -> Any:
+    def method(self: Tensor, *others: Any) -> Tensor:
+        return function(self, *others)
+
+    method.__name__ = name + "_"
+    method.__doc__ = f"In place: ``{name}``, stored in this tensor."
+    return method
+
+
+def _write_back(name: str, function: Any) -> Any:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return table.write(name + "_", self, creation.cast(function(self, *args, **kwargs), self.dtype))
+
+    method.__name__ = name + "_"
+    method.__doc__ = f"In place: ``{name}``, stored in this tensor."
+    return method
+
+
+def _cast_method(name: str, dtype: dtypes.DType) -> Any:
+    def method(self: Tensor) -> Tensor:
+        return creation.cast(self, dtype)
+
+    method.__name__ = name
+    method.__doc__ = f"Converted to {dtype.name}."
+    return method
+
+
+METHODS: dict[Any, str] = {
+    creation: "clone tril triu",
+    movement: "reshape permute transpose t movedim expand broadcast_to squeeze unsqueeze flatten ravel unflatten narrow select "
+    "diagonal as_strided unfold split chunk unbind flip fliplr flipud roll repeat tile",
+    reductions: "sum prod amax amin aminmax argmax argmin max min any all count_nonzero cumsum cumprod mean var std "
+    "logsumexp norm",
+    linear: "matmul mm bmm mv dot outer addmm baddbmm",
+    indexing: "index_select gather take_along_dim take scatter scatter_add scatter_reduce index_add index_copy index_fill "
+    "masked_fill masked_select nonzero argwhere",
+    sorting: "sort argsort topk kthvalue median msort",
+    sampling: "uniform_ normal_ bernoulli_ random_ exponential_ bernoulli multinomial",
+    fused: "softmax log_softmax",
+}
+
+table.bind(Tensor)
+_attach()

@@ -1,0 +1,5 @@
+"""Utilities around training."""
+
+from gpugrad.utils import data
+
+__all__ = ["data"]

@@ -1,0 +1,121 @@
+// Reductions over any axes: sum, prod, max, min, any, all.
+//
+// Defines: NAME the symbol; X the dtype read, R the dtype written; T accumulates; JOIN(a, b) and START (neutral).
+// Every element of the result has a fixed tree of partial results, which depends on the layout alone.
+// The dimensions kept and the dimensions reduced are described apart; both run in C order. A long reduction
+// is cut into `splits` parts of `chunk` elements and finished by a second launch over the parts.
+//
+// NAME_short   one item per element of the result: many short rows.
+// NAME_row     a group of GROUP items per row part (on CPU-type devices one item, LANES accumulators wide).
+// NAME_column  the innermost dimension is kept: one item for COLUMNS neighbouring results, so that reads coalesce.
+//              Parts lie as [splits, m] here, as [m, splits] in NAME_row.
+typedef struct {
+    IDX m, n, chunk, splits, pieces, offset;
+    IDX kept, kept_shape[8], kept_stride[1][8];
+    IDX reduced, reduced_shape[8], reduced_stride[1][8];
+} Reduce;
+
+#define READ(i) CV(TD, LD(X, x, i))
+
+KERNEL void CAT(NAME, _short)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.m) return;
+    IDX base[1] = {par.offset}, rest = item;
+    LOCATE(base, 1, rest, par.kept, par.kept_shape, par.kept_stride)
+    IDX inner = par.reduced_shape[par.reduced - 1], step = par.reduced_stride[0][par.reduced - 1];
+    T total = START;
+    for (IDX q = 0; q * inner < par.n; q++) {
+        IDX at[1] = {base[0]}, index = q;
+        LOCATE(at, 1, index, par.reduced - 1, par.reduced_shape, par.reduced_stride)
+        for (IDX j = 0; j < inner; j++) total = JOIN(total, READ(at[0] + j * step));
+    }
+    ST(R, out, item, total);
+}
+
+#ifdef GG_CPU
+
+KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.m * par.splits) return;
+    IDX row = item / par.splits, part = item - row * par.splits;
+    IDX base[1] = {par.offset};
+    LOCATE(base, 1, row, par.kept, par.kept_shape, par.kept_stride)
+    IDX inner = par.reduced_shape[par.reduced - 1], step = par.reduced_stride[0][par.reduced - 1];
+    IDX r = part * par.chunk, end = r + par.chunk < par.n ? r + par.chunk : par.n;
+    T lane[LANES];
+    for (i32 l = 0; l < LANES; l++) lane[l] = START;
+    while (r < end) {  // one piece of the innermost dimension after the other
+        IDX q = r / inner, i = r - q * inner;
+        IDX count = inner - i < end - r ? inner - i : end - r;
+        IDX at[1] = {base[0] + i * step}, j = 0;
+        LOCATE(at, 1, q, par.reduced - 1, par.reduced_shape, par.reduced_stride)
+        if (step == 1)
+            for (; j + LANES <= count; j += LANES)
+                for (i32 l = 0; l < LANES; l++) lane[l] = JOIN(lane[l], READ(at[0] + j + l));
+        else
+            for (; j + LANES <= count; j += LANES)
+                for (i32 l = 0; l < LANES; l++) lane[l] = JOIN(lane[l], READ(at[0] + (j + l) * step));
+        for (i32 l = 0; j + l < count; l++) lane[l] = JOIN(lane[l], READ(at[0] + (j + l) * step));
+        r += count;
+    }
+    for (i32 half_ = LANES / 2; half_ > 0; half_ /= 2)
+        for (i32 l = 0; l < half_; l++) lane[l] = JOIN(lane[l], lane[l + half_]);
+    ST(R, out, item, lane[0]);
+}
+
+#else
+
+KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) {
+    LOCAL T partial[GROUP];
+    i32 lane = LOCAL_ID;
+    IDX row = GROUP_ID / par.splits, part = GROUP_ID - row * par.splits;
+    IDX base[1] = {par.offset};
+    LOCATE(base, 1, row, par.kept, par.kept_shape, par.kept_stride)
+    IDX end = (part + 1) * par.chunk < par.n ? (part + 1) * par.chunk : par.n;
+    T total = START;
+    for (IDX r = part * par.chunk + lane; r < end; r += GROUP) {
+        IDX at[1] = {base[0]}, index = r;
+        LOCATE(at, 1, index, par.reduced, par.reduced_shape, par.reduced_stride)
+        total = JOIN(total, READ(at[0]));
+    }
+    partial[lane] = total;
+    BARRIER;
+    for (i32 half_ = GROUP / 2; half_ > 0; half_ /= 2) {
+        if (lane < half_) partial[lane] = JOIN(partial[lane], partial[lane + half_]);
+        BARRIER;
+    }
+    if (lane == 0) ST(R, out, GROUP_ID, partial[0]);
+}
+
+#endif
+
+KERNEL void CAT(NAME, _column)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) {
+    IDX item = GLOBAL_ID;
+    IDX width = par.kept_shape[par.kept - 1], step = par.kept_stride[0][par.kept - 1];
+    IDX blocks = par.m / width * par.pieces;  // per part
+    if (item >= blocks * par.splits) return;
+    IDX part = item / blocks, block = item - part * blocks;
+    IDX row = block / par.pieces, first = (block - row * par.pieces) * COLUMNS;
+    IDX count = width - first < COLUMNS ? width - first : COLUMNS;
+    IDX target = part * par.m + row * width + first;
+    IDX base[1] = {par.offset + first * step};
+    LOCATE(base, 1, row, par.kept - 1, par.kept_shape, par.kept_stride)
+    IDX inner = par.reduced_shape[par.reduced - 1], down = par.reduced_stride[0][par.reduced - 1];
+    IDX r = part * par.chunk, end = r + par.chunk < par.n ? r + par.chunk : par.n;
+    T total[COLUMNS];
+    for (i32 c = 0; c < COLUMNS; c++) total[c] = START;
+    while (r < end) {
+        IDX q = r / inner, i = r - q * inner;
+        IDX length = inner - i < end - r ? inner - i : end - r;
+        IDX at[1] = {base[0] + i * down};
+        LOCATE(at, 1, q, par.reduced - 1, par.reduced_shape, par.reduced_stride)
+        if (count == COLUMNS && step == 1)
+            for (IDX j = 0; j < length; j++)
+                for (i32 c = 0; c < COLUMNS; c++) total[c] = JOIN(total[c], READ(at[0] + j * down + c));
+        else
+            for (IDX j = 0; j < length; j++)
+                for (i32 c = 0; c < count; c++) total[c] = JOIN(total[c], READ(at[0] + j * down + c * step));
+        r += length;
+    }
+    for (i32 c = 0; c < count; c++) ST(R, out, target + c, total[c]);
+}

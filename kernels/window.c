@@ -1,0 +1,116 @@
+// Sliding windows over one to three spatial dimensions (fewer are padded in front with ones).
+//
+// Defines: NAME the symbol; X the dtype; T computes.
+// All three gather: an item owns the elements it writes, so sums have a fixed order.
+//
+// NAME_fold           the adjoint of cutting windows out: one item per piece of at most RUN elements of a row.
+// NAME_max_pool       one item per window: the largest element, the first of equals, NaN first; and its position.
+// NAME_max_pool_grad  one item per element: the gradient of the windows that chose it.
+typedef struct {
+    IDX items, pieces, channels;
+    IDX size[3], count[3], taps[3], stride[3], dilation[3];
+    IDX offset, step_n, step_c, step[3], step_kernel[3];  // of the array read
+} Windows;
+
+#define READ(i) CV(TD, LD(X, x, i))
+
+// Which window has the element at `position` as its tap `tap`? `window` is it, if it exists.
+#define WINDOW_OF(d, position, tap, window, exists)                                                                   \
+    IDX window = (position) - (tap) * par.dilation[d];                                                                \
+    i32 exists = window >= 0;                                                                                      \
+    if (par.stride[d] != 1) {                                                                                         \
+        IDX gg_q = window / par.stride[d];                                                                            \
+        exists = exists && gg_q * par.stride[d] == window;                                                            \
+        window = gg_q;                                                                                                \
+    }                                                                                                                 \
+    exists = exists && window < par.count[d];
+
+KERNEL void CAT(NAME, _fold)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Windows par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.items) return;
+    IDX row = item / par.pieces, first = (item - row * par.pieces) * RUN;
+    IDX count = par.size[2] - first < RUN ? par.size[2] - first : RUN;
+    IDX target = row * par.size[2] + first;
+    IDX lane = row / par.size[1], position1 = row - lane * par.size[1];
+    IDX plane = lane / par.size[0], position0 = lane - plane * par.size[0];
+    IDX n = plane / par.channels, c = plane - n * par.channels;
+    IDX base = par.offset + n * par.step_n + c * par.step_c;
+    T total[RUN];
+    for (i32 j = 0; j < RUN; j++) total[j] = 0;
+    for (IDX k0 = 0; k0 < par.taps[0]; k0++) {
+        WINDOW_OF(0, position0, k0, w0, exists0)
+        if (!exists0) continue;
+        for (IDX k1 = 0; k1 < par.taps[1]; k1++) {
+            WINDOW_OF(1, position1, k1, w1, exists1)
+            if (!exists1) continue;
+            IDX at = base + w0 * par.step[0] + w1 * par.step[1] + k0 * par.step_kernel[0] + k1 * par.step_kernel[1];
+            for (IDX k2 = 0; k2 < par.taps[2]; k2++) {
+                IDX tap = at + k2 * par.step_kernel[2];
+                if (par.stride[2] == 1) {  // neighbouring elements belong to neighbouring windows
+                    IDX shift = first - k2 * par.dilation[2];
+                    IDX begin = shift < 0 ? -shift : 0, end = par.count[2] - shift;
+                    if (end > count) end = count;
+                    for (IDX j = begin; j < end; j++) total[j] += READ(tap + (shift + j) * par.step[2]);
+                } else {
+                    for (IDX j = 0; j < count; j++) {
+                        WINDOW_OF(2, first + j, k2, w2, exists2)
+                        if (exists2) total[j] += READ(tap + w2 * par.step[2]);
+                    }
+                }
+            }
+        }
+    }
+    for (IDX j = 0; j < count; j++) ST(X, out, target + j, total[j]);
+}
+
+KERNEL void CAT(NAME, _max_pool)(GLOBAL const S(X) *x, GLOBAL S(X) *out, GLOBAL i64 *index, Windows par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.items) return;
+    IDX q = item / par.count[2], w2 = item - q * par.count[2];
+    IDX lane = q / par.count[1], w1 = q - lane * par.count[1];
+    IDX plane = lane / par.count[0], w0 = lane - plane * par.count[0];
+    IDX n = plane / par.channels, c = plane - n * par.channels;
+    IDX base = par.offset + n * par.step_n + c * par.step_c;
+    T best = 0;
+    IDX where = -1;
+    for (IDX k0 = 0; k0 < par.taps[0]; k0++)
+        for (IDX k1 = 0; k1 < par.taps[1]; k1++)
+            for (IDX k2 = 0; k2 < par.taps[2]; k2++) {
+                IDX i0 = w0 * par.stride[0] + k0 * par.dilation[0];
+                IDX i1 = w1 * par.stride[1] + k1 * par.dilation[1];
+                IDX i2 = w2 * par.stride[2] + k2 * par.dilation[2];
+                T value = READ(base + i0 * par.step[0] + i1 * par.step[1] + i2 * par.step[2]);
+                if (where < 0 || value > best || (value != value && best == best)) {
+                    best = value;
+                    where = (i0 * par.size[1] + i1) * par.size[2] + i2;
+                }
+            }
+    ST(X, out, item, best);
+    index[item] = where;
+}
+
+KERNEL void CAT(NAME, _max_pool_grad)(GLOBAL const S(X) *x, GLOBAL const i64 *index, GLOBAL S(X) *out, Windows par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.items) return;
+    IDX q = item / par.size[2], i2 = item - q * par.size[2];
+    IDX lane = q / par.size[1], i1 = q - lane * par.size[1];
+    IDX plane = lane / par.size[0], i0 = lane - plane * par.size[0];
+    IDX self = (i0 * par.size[1] + i1) * par.size[2] + i2;
+    T total = 0;
+    // The last tap belongs to the first window: windows are visited in order.
+    for (IDX k0 = par.taps[0] - 1; k0 >= 0; k0--) {
+        WINDOW_OF(0, i0, k0, w0, exists0)
+        if (!exists0) continue;
+        for (IDX k1 = par.taps[1] - 1; k1 >= 0; k1--) {
+            WINDOW_OF(1, i1, k1, w1, exists1)
+            if (!exists1) continue;
+            for (IDX k2 = par.taps[2] - 1; k2 >= 0; k2--) {
+                WINDOW_OF(2, i2, k2, w2, exists2)
+                if (!exists2) continue;
+                IDX at = ((plane * par.count[0] + w0) * par.count[1] + w1) * par.count[2] + w2;
+                if (index[at] == (i64)self) total += READ(par.offset + at);
+            }
+        }
+    }
+    ST(X, out, item, total);
+}

@@ -1,0 +1,603 @@
+"""The contract of ``gpugrad/backends/base.py``, method by method: device kernels against NumPy.
+
+Each test runs with the launch shapes for CPUs, with those for GPUs, and with 64-bit index arithmetic.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gpugrad import layout
+from gpugrad.backends import cpu, kernel_source, opencl
+from gpugrad.backends.base import Elementwise
+from gpugrad.errors import DeviceError, OutOfMemoryError
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+F16, F32, F64 = np.dtype("f2"), np.dtype("f4"), np.dtype("f8")
+I8, U8, I16, I32, I64 = np.dtype("i1"), np.dtype("u1"), np.dtype("i2"), np.dtype("i4"), np.dtype("i8")
+BOOL = np.dtype(bool)
+ALL = [BOOL, U8, I8, I16, I32, I64, F16, BF16, F32, F64]
+SPEC = cpu.open(0)
+
+ADD = Elementwise("add", np.add, "a + b", 2)
+MUL = Elementwise("mul", np.multiply, "a * b", 2)
+LESS = Elementwise("less", np.less, "a < b", 2)
+WHERE = Elementwise("where", np.where, "a != 0 ? b : c", 3, masked=True)
+EXP = Elementwise("exp", np.exp, "exp(a)", 1)
+FLOORDIV = Elementwise(
+    "floordiv", np.floor_divide, "GG_FLOORDIV(a, b)", 2,
+    check=lambda a, b: b == 0, c_check="b == 0", error=(ZeroDivisionError, "floordiv: division by zero"),
+)  # fmt: skip
+
+
+def first_device() -> int:
+    for i, info in enumerate(opencl.enumerate_devices(probe=True)):
+        if "error" not in info.extra:
+            return i
+    pytest.skip("no OpenCL device that works")
+
+
+@pytest.fixture(scope="module", params=["cpu-shapes", "gpu-shapes", "wide"])
+def device(request):
+    try:
+        backend = opencl.open(first_device(), cpu_shapes=request.param != "gpu-shapes")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    backend.force_wide = request.param == "wide"
+    return backend
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def values(rng, shape, dtype, low=-9, high=9):
+    dtype = np.dtype(dtype)
+    if dtype == BOOL:
+        return rng.random(shape) > 0.5
+    if dtype.kind in "ui":
+        return rng.integers(max(low, 0) if dtype.kind == "u" else low, high, shape).astype(dtype)
+    return rng.uniform(low, high, shape).astype(dtype)
+
+
+def same(device, result, expected, rtol=0.0, atol=0.0):
+    got = device.to_host(result)
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    if got.dtype in (F16, BF16):
+        got, expected = got.astype(F32), expected.astype(F32)
+    if rtol or atol:
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+    else:
+        np.testing.assert_array_equal(got, expected)
+
+
+def views(rng, dtype):
+    """Arrays of many layouts."""
+    x = values(rng, (6, 5, 4), dtype)
+    yield x
+    yield x.transpose(2, 0, 1)
+    yield x[::2, 1:, ::-1]
+    yield x[:, 2]
+    yield np.broadcast_to(x[:, :1], (6, 5, 4))
+    yield x[2, 3, 1]
+    yield x[:0]
+    yield values(rng, (1,), dtype)
+    yield values(rng, (1000,), dtype)
+
+
+def put(device, x):
+    """``x`` on the device with the same strides as here."""
+    if not x.size:
+        return device.from_host(x)
+    base = x
+    while base.base is not None and isinstance(base.base, np.ndarray):
+        base = base.base
+    whole = device.from_host(base)
+    offset = x.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    assert base.strides == layout.contiguous_strides(base.shape, base.itemsize)
+    return device.as_strided(whole, x.shape, x.strides, offset)
+
+
+# -- memory, copies -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ALL, ids=str)
+def test_round_trip_and_strided_copy(device, rng, dtype):
+    for x in views(rng, dtype):
+        same(device, device.from_host(x), x)
+        same(device, put(device, x), x)
+        copied = device.copy(put(device, x))
+        assert copied.is_contiguous
+        same(device, copied, x)
+
+
+@pytest.mark.parametrize("source", ALL, ids=str)
+def test_casts(device, rng, source):
+    x = values(rng, (3, 37), source, 0, 9)
+    special = {"f": [0.0, -0.0, 0.5, 1.5, 2.5, 3.0e-8, 65504.0, 1e-3], "i": [0, 1, 5, 127], "u": [0, 1, 5, 127]}
+    if source != BOOL:
+        x[0, :4] = special.get(source.kind, special["f"])[:4]
+    for target in ALL:
+        same(device, device.copy(put(device, x), target), SPEC.copy(x, target))
+
+
+def test_half_rounding_is_to_nearest_even(device):
+    bits = np.arange(0, 2**32, 65521, dtype=np.uint32)
+    x = bits.view(F32)
+    for dtype in (F16, BF16):
+        with np.errstate(all="ignore"):
+            same(device, device.copy(device.from_host(x), dtype), x.astype(dtype))
+            double = x[np.isfinite(x)].astype(F64) * (1 + 2.0**-40)
+            same(device, device.copy(device.from_host(double), dtype), double.astype(dtype))
+    every = np.arange(65536, dtype=np.uint16)
+    for dtype in (F16, BF16):
+        same(device, device.copy(device.from_host(every.view(dtype)), F32), every.view(dtype).astype(F32))
+
+
+def test_copy_into_overlap(device, rng):
+    x = values(rng, (1000,), F32)
+    for source, target in ((np.s_[:-1], np.s_[1:]), (np.s_[1:], np.s_[:-1]), (np.s_[::-1], np.s_[:])):
+        on_device, expected = device.from_host(x), x.copy()
+        device.copy(on_device[source], out=on_device[target])
+        expected[target] = x[source]
+        same(device, on_device, expected)
+
+
+def test_copy_broadcasts_into_out(device, rng):
+    row, out = values(rng, (5,), I32), device.from_host(np.zeros((4, 5), F32))
+    device.copy(device.from_host(row), out=out)
+    same(device, out, np.broadcast_to(row, (4, 5)).astype(F32))
+
+
+@pytest.mark.parametrize("dtype", ALL, ids=str)
+def test_fill_and_arange(device, dtype):
+    out = device.from_host(np.zeros((7, 9), dtype))
+    device.fill(out[::2, 1::3], 3)
+    expected = np.zeros((7, 9), dtype)
+    expected[::2, 1::3] = 3
+    same(device, out, expected)
+    if dtype != BOOL:
+        same(device, device.arange(50, 2, 1, dtype), SPEC.arange(50, 2, 1, dtype))
+        same(device, device.arange(0, 2, 1, dtype), SPEC.arange(0, 2, 1, dtype))
+    if dtype in (F32, F64):
+        same(device, device.arange(1000, 0.1, 0.3, dtype), SPEC.arange(1000, 0.1, 0.3, dtype), rtol=1e-7)
+
+
+def test_eight_dimensions_are_enough(device, rng):
+    x = values(rng, (2, 3, 2, 3, 2, 3, 2, 3), F32).transpose(7, 2, 4, 1, 0, 6, 3, 5)
+    same(device, device.copy(put(device, x)), x)
+
+
+# -- elementwise -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ALL, ids=str)
+def test_map_layouts(device, rng, dtype):
+    for x in views(rng, dtype):
+        y = x[..., :1] if x.ndim else x
+        same(device, device.map(MUL, [put(device, x), put(device, y)], dtype, dtype), SPEC.map(MUL, [x, y], dtype, dtype))
+        same(device, device.map(LESS, [put(device, x), 2], dtype, BOOL), SPEC.map(LESS, [x, 2], dtype, BOOL))
+
+
+def test_map_mixed_dtypes_and_where(device, rng):
+    a, b, c = values(rng, (8, 1), BOOL), values(rng, (33,), F16), values(rng, (8, 33), I32)
+    same(device, device.map(WHERE, [put(device, a), put(device, b), put(device, c)], F32, F32),
+         SPEC.map(WHERE, [a, b, c], F32, F32))  # fmt: skip
+    same(device, device.map(ADD, [put(device, b), put(device, c)], F32, BF16), SPEC.map(ADD, [b, c], F32, BF16))
+
+
+def test_map_keeps_a_shared_dense_order(device, rng):
+    x = values(rng, (4, 5), F32).T
+    result = device.map(ADD, [put(device, x), put(device, x)], F32, F32)
+    assert result.strides == x.strides
+    same(device, result, x + x)
+
+
+def test_map_out(device, rng):
+    x = values(rng, (6, 8), F32)
+    on_device, expected = device.from_host(x), x.copy()
+    assert device.map(ADD, [on_device, 1.5], F32, F32, out=on_device) is on_device
+    same(device, on_device, expected + np.float32(1.5))
+    device.map(ADD, [on_device[:, :-1], on_device[:, 1:]], F32, F32, out=on_device[:, 1:])
+    expected = expected + np.float32(1.5)
+    expected[:, 1:] = expected[:, :-1] + expected[:, 1:]
+    same(device, on_device, expected)
+    narrow = device.from_host(np.zeros((6, 8), I32))
+    device.map(ADD, [put(device, x), 0.0], F32, F32, out=narrow)
+    same(device, narrow, x.astype(I32))
+
+
+def test_map_scalars(device):
+    x = device.from_host(np.ones(3, F32))
+    same(device, device.map(MUL, [x, 1e300], F32, F32), np.full(3, np.inf, F32))
+    same(device, device.map(MUL, [x, True], F32, F32), np.ones(3, F32))
+    same(device, device.map(ADD, [device.from_host(np.ones(3, U8)), -2], U8, U8), np.full(3, 255, U8))
+    same(device, device.map(ADD, [device.from_host(np.ones(3, F64)), 0.1], F64, F64), np.full(3, 1.1))
+
+
+def test_zero_division_is_raised_at_the_next_read(device):
+    x = device.from_host(np.array([5, -7, 9], I32))
+    y = device.from_host(np.array([2, 0, 3], I32))
+    result = device.map(FLOORDIV, [x, y], I32, I32)
+    with pytest.raises(ZeroDivisionError, match="floordiv: division by zero"):
+        device.to_host(result)
+    device.synchronize()
+    same(device, device.map(FLOORDIV, [x, 2], I32, I32), np.array([2, -4, 4], I32))
+    device.map(FLOORDIV, [x, 0], I32, I32)
+    with pytest.raises(ZeroDivisionError):
+        device.synchronize()
+
+
+@pytest.mark.parametrize("name", ["MIN", "MAX", "FLOORDIV", "REMAINDER", "FMOD"])
+@pytest.mark.parametrize("dtype", [U8, I8, I32, I64, F32], ids=str)
+def test_math_of_two(device, rng, name, dtype):
+    reference = {"MIN": np.minimum, "MAX": np.maximum, "FLOORDIV": np.floor_divide, "REMAINDER": np.remainder,
+                 "FMOD": np.fmod}[name]  # fmt: skip
+    a, b = values(rng, (500,), dtype), values(rng, (500,), dtype)
+    if dtype.kind in "ui":
+        b[b == 0] = 3
+        a[:2], b[:2] = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if dtype.kind == "i":
+            b[2:4] = -1
+    else:
+        a[:9] = [np.nan, 1, np.inf, 5, 0.0, -0.0, 3, -3, 6]
+        b[:9] = [1, np.nan, 2, np.inf, 2, 3, 0, 0, -3]
+    row = Elementwise(name.lower(), reference, f"GG_{name}(a, b)", 2)
+    same(device, device.map(row, [device.from_host(a), device.from_host(b)], dtype, dtype),
+         SPEC.map(row, [a, b], dtype, dtype))  # fmt: skip
+
+
+def test_integer_powers_and_shifts(device):
+    a = np.array([0, 1, -1, 2, 3, -5, 10, 7, -1, 1, 2], I32)
+    b = np.array([0, 5, 7, 10, 40, 3, 9, 31, -3, -2, -1], I32)
+    with np.errstate(all="ignore"):
+        expected = [int(x) ** int(y) if y >= 0 else {1: 1, -1: -1 if y % 2 else 1}.get(int(x), 0) for x, y in zip(a, b)]
+    wrapped = np.array([e & 0xFFFFFFFF for e in expected], np.uint32).view(I32)
+    power = Elementwise("ipow", np.power, "GG_IPOW(a, b)", 2)
+    same(device, device.map(power, [device.from_host(a), device.from_host(b)], I32, I32), wrapped)
+    counts = np.array([0, 1, 31, 32, 40, -1], I32)
+    left = Elementwise("shl", np.left_shift, "GG_SHL(a, b)", 2)
+    right = Elementwise("shr", np.right_shift, "GG_SHR(a, b)", 2)
+    c = device.from_host(counts)
+    same(device, device.map(left, [device.from_host(np.full(6, 3, I32)), c], I32, I32),
+         np.array([3, 6, -(2**31), 0, 0, 0], I32))  # fmt: skip
+    same(device, device.map(right, [device.from_host(np.full(6, -8, I32)), c], I32, I32),
+         np.array([-8, -4, -1, -1, -1, -1], I32))  # fmt: skip
+
+
+# -- reductions, scans, order --------------------------------------------------------------
+
+SHAPES = [((5000,), (0,)), ((3, 9001), (1,)), ((700, 3), (1,)), ((700, 3), (0,)), ((600, 70), (0,)), ((4, 6, 5, 7), (0, 2, 3)),
+          ((4, 6, 5, 7), (1,)), ((4, 6, 5, 7), (0, 1, 2, 3)), ((3, 4), ()), ((1, 4, 1), (0, 2)), ((), ())]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sum", "prod", "max", "min", "any", "all"])
+@pytest.mark.parametrize("dtype", [BOOL, I32, BF16, F32], ids=str)
+def test_reduce(device, rng, kind, dtype):
+    for shape, axes in SHAPES:
+        x = values(rng, shape, dtype, 0 if kind == "any" else -3, 4)
+        result = BOOL if kind in ("any", "all") else I64 if kind in ("sum", "prod") and dtype in (BOOL, I32) else dtype
+        if kind == "prod" and dtype in (F32, BF16):
+            x = (1 + x / 3000).astype(dtype)
+        for y in (x, x.transpose()):
+            axes_y = tuple(sorted(x.ndim - 1 - a for a in axes)) if y is not x else axes
+            got = device.reduce(kind, put(device, y), axes_y, result)
+            tolerance = {F32: 1e-5, BF16: 1e-2}.get(result, 0) if kind in ("sum", "prod") else 0
+            same(device, got, SPEC.reduce(kind, y, axes_y, result), rtol=tolerance, atol=tolerance * 100)
+
+
+def test_reduce_many_elements_accurately(device, rng):
+    x = rng.random(3_000_000).astype(F32)
+    exact = x.astype(F64).sum()
+    got = float(device.to_host(device.reduce("sum", device.from_host(x), (0,), F32)))
+    assert abs(got - exact) / exact < 2e-7
+    same(device, device.reduce("sum", device.from_host(x.reshape(1500, 2000)), (0,), F32),
+         x.reshape(1500, 2000).astype(F64).sum(0).astype(F32), rtol=2e-6)  # fmt: skip
+
+
+def test_reduce_is_deterministic(device, rng):
+    x = device.from_host(rng.standard_normal((200, 3001)).astype(F32))
+    for axes in ((0,), (1,), (0, 1)):
+        first, second = (device.to_host(device.reduce("sum", x, axes, F32)) for _ in range(2))
+        assert first.tobytes() == second.tobytes()
+
+
+def test_reduce_of_nothing(device):
+    x = device.from_host(np.zeros((3, 0), F32))
+    same(device, device.reduce("sum", x, (1,), F32), np.zeros(3, F32))
+    same(device, device.reduce("prod", x, (1,), F32), np.ones(3, F32))
+    same(device, device.reduce("any", x, (0, 1), BOOL), np.zeros((), BOOL))
+    same(device, device.reduce("all", x, (1,), BOOL), np.ones(3, BOOL))
+    same(device, device.reduce("max", x, (0,), F32), np.zeros((0,), F32))
+
+
+@pytest.mark.parametrize("n", [9, 5000])
+def test_nan_is_passed_on(device, n):
+    x = np.arange(2 * n, dtype=F32).reshape(2, n)
+    x[0, n // 2] = np.nan
+    for kind in ("max", "min"):
+        same(device, device.reduce(kind, device.from_host(x), (1,), F32), SPEC.reduce(kind, x, (1,), F32))
+        same(device, device.reduce(kind, device.from_host(x), (0,), F32), SPEC.reduce(kind, x, (0,), F32))
+
+
+@pytest.mark.parametrize("dtype", [BOOL, U8, I64, F16, F32], ids=str)
+def test_arg_reduce(device, rng, dtype):
+    for shape, axis in (((5000,), 0), ((40, 30), 0), ((40, 30), 1), ((2, 3, 4), 1)):
+        x = values(rng, shape, dtype)
+        for kind in ("argmax", "argmin"):
+            same(device, device.arg_reduce(kind, put(device, x), axis), SPEC.arg_reduce(kind, x, axis))
+            if dtype in (F16, F32):
+                y = x.copy()
+                y[(shape[0] // 2,) * len(shape[:1])] = np.nan
+                same(device, device.arg_reduce(kind, put(device, y), axis), SPEC.arg_reduce(kind, y, axis))
+
+
+@pytest.mark.parametrize("dtype", [I32, BF16, F32], ids=str)
+def test_scan(device, rng, dtype):
+    for shape, axis in (((10_000,), 0), ((3, 2500), 1), ((2500, 3), 0), ((4, 5, 6), 1), ((0, 3), 0)):
+        x = values(rng, shape, dtype, 0, 3)
+        tolerance = {F32: 1e-4, BF16: 1e-2}.get(dtype, 0)
+        result = I64 if dtype == I32 else dtype
+        same(device, device.scan("sum", put(device, x), axis, result), SPEC.scan("sum", x, axis, result), rtol=tolerance)
+        small = (1 + x / 9000).astype(dtype)
+        same(device, device.scan("prod", put(device, small), axis, dtype), SPEC.scan("prod", small, axis, dtype),
+             rtol=tolerance * 3)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [BOOL, U8, I64, BF16, F32], ids=str)
+@pytest.mark.parametrize("descending", [False, True])
+def test_sort(device, rng, dtype, descending):
+    for shape, axis in (((5000,), 0), ((7, 300), 1), ((33, 5), 0), ((3, 17, 2), 1), ((4, 0), 1), ((1,), 0), ((), 0)):
+        x = values(rng, shape, dtype)
+        if dtype in (BF16, F32) and x.size > 20:
+            x.reshape(-1)[::7] = np.nan
+        got, positions = device.sort(put(device, x), axis, descending)
+        if x.ndim == 0:
+            same(device, got, x)
+            continue
+        expected = SPEC.sort(x, axis, descending)
+        same(device, got, expected[0])
+        same(device, positions, expected[1])
+
+
+def test_sort_of_a_view_with_an_offset(device, rng):
+    x = values(rng, (300,), F32)
+    got, positions = device.sort(device.from_host(x)[100:], 0, False)
+    same(device, got, np.sort(x[100:]))
+    same(device, positions, np.argsort(x[100:], kind="stable"))
+
+
+def test_nonzero(device, rng):
+    x = values(rng, (20, 7), I32, 0, 2)
+    same(device, device.nonzero(put(device, x)), np.flatnonzero(x).astype(I64))
+
+
+# -- products -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [I64, F16, BF16, F32, F64], ids=str)
+def test_matmul(device, rng, dtype):
+    sizes = [(1, 1, 1), (3, 5, 4), (17, 70, 130), (6, 64, 64), (33, 0, 9), (0, 4, 4), (65, 129, 1), (1, 300, 70), (100, 33, 65)]
+    for (m, k, n), (ta, tb) in itertools.product(sizes, itertools.product((0, 1), repeat=2)):
+        a = values(rng, (k, m) if ta else (m, k), dtype, -2, 3)
+        b = values(rng, (n, k) if tb else (k, n), dtype, -2, 3)
+        a, b = a.T if ta else a, b.T if tb else b
+        got = device.matmul(put(device, a), put(device, b))
+        tolerance = {F16: 2e-3, BF16: 2e-2, F32: 1e-5, F64: 1e-12}.get(dtype, 0)
+        same(device, got, SPEC.matmul(a, b), rtol=tolerance, atol=tolerance * 100)
+
+
+def test_matmul_batches(device, rng):
+    a, b = values(rng, (2, 3, 20, 30), F32), values(rng, (2, 3, 30, 70), F32)
+    one = values(rng, (1, 30, 70), F32)
+    cases = [(a, b), (a, np.broadcast_to(one, b.shape)), (a[:, ::2], b[:, ::2]), (a[..., ::2], b[..., ::2, :]),
+             (np.broadcast_to(a[:1], a.shape), b.transpose(1, 0, 2, 3).transpose(1, 0, 2, 3)),
+             (b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)), (a[:, :, :0], b), (a[..., :0], b[..., :0, :])]  # fmt: skip
+    for x, y in cases:
+        same(device, device.matmul(put(device, x), put(device, y)), SPEC.matmul(x, y), rtol=1e-5, atol=1e-4)
+
+
+# -- indexing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [BOOL, I16, F32, F64], ids=str)
+@pytest.mark.parametrize("integer", [I32, I64, U8], ids=str)
+def test_take_and_gather(device, rng, dtype, integer):
+    for x in (values(rng, (6, 40, 5), dtype), values(rng, (5, 40, 6), dtype).transpose(2, 1, 0)):
+        for axis in range(3):
+            index = rng.integers(0, x.shape[axis], 11).astype(integer)
+            same(device, device.take(put(device, x), put(device, index[::-2]), axis, "take"),
+                 np.take(x, index[::-2], axis))  # fmt: skip
+            shape = [4, 3, 2]
+            shape[axis] = 9
+            index = rng.integers(0, x.shape[axis], shape).astype(integer)
+            same(device, device.gather(put(device, x), put(device, index), axis, "gather"), SPEC.gather(x, index, axis, "g"))
+    same(device, device.take(put(device, x), put(device, np.zeros(0, integer)), 0, "take"), x[:0])
+
+
+@pytest.mark.parametrize("bad", [-1, 5, 2**40])
+def test_index_out_of_range(device, bad):
+    x = device.from_host(np.arange(10, dtype=F32).reshape(5, 2))
+    index = device.from_host(np.array([0, bad, 1], I64))
+    result = device.take(x, index, 0, "embedding")
+    with pytest.raises(IndexError, match=rf"embedding: index {bad} is out of range for size 5"):
+        device.to_host(result)
+    same(device, device.take(x, device.from_host(np.array([4], I64)), 0, "take"), np.array([[8, 9]], F32))
+    column = device.from_host(np.array([[0, bad]], I64))
+    device.gather(x, column, 0, "gather")
+    with pytest.raises(IndexError, match=rf"gather: index {bad} "):
+        device.synchronize()
+    device.scatter(x, column, device.from_host(np.ones((1, 2), F32)), 0, "add", "scatter_add")
+    with pytest.raises(IndexError, match=rf"scatter_add: index {bad} "):
+        device.synchronize()
+
+
+def test_the_first_failing_launch_is_named(device):
+    x = device.from_host(np.zeros(3, F32))
+    for op, i in (("fine", 2), ("first", 7), ("second", 8)):
+        device.take(x, device.from_host(np.array([i], I64)), 0, op)
+    with pytest.raises(IndexError, match="first: index 7"):
+        device.synchronize()
+
+
+@pytest.mark.parametrize("mode", ["set", "add", "multiply", "max", "min"])
+@pytest.mark.parametrize("dtype", [BOOL, I32, BF16, F32], ids=str)
+def test_scatter(device, rng, mode, dtype):
+    out = values(rng, (6, 50, 5), dtype, 1, 4)
+    for axis in range(3):
+        shape = [4, 3, 5]
+        shape[axis] = 40
+        index = rng.integers(0, out.shape[axis], shape)
+        rows = np.broadcast_to(rng.integers(0, out.shape[axis], [40 if i == axis else 1 for i in range(3)]), shape)
+        mixed = np.broadcast_to(index[:, :, :1], shape) if axis != 2 else index
+        for where in (index, rows, mixed):
+            source = values(rng, shape, dtype, 1, 3)
+            expected = out.copy()
+            SPEC.scatter(expected, where, source, axis, mode, "scatter")
+            target = device.from_host(out)
+            device.scatter(target, put(device, where), put(device, source), axis, mode, "scatter")
+            tolerance = {BF16: 1e-2, F32: 1e-5}.get(dtype, 0) if mode in ("add", "multiply") else 0
+            same(device, target, expected, rtol=tolerance)
+
+
+def test_scatter_add_into_a_view_twice_gives_the_same_bits(device, rng):
+    index = rng.integers(0, 10, 3000)
+    source = rng.standard_normal((3000, 7)).astype(F32)
+    results = []
+    for _ in range(2):
+        out = device.from_host(np.zeros((7, 20), F32))
+        view = out.transpose((1, 0))[::2]
+        rows = device.as_strided(device.from_host(index), (3000, 7), (8, 0), 0)
+        device.scatter(view, rows, device.from_host(source), 0, "add", "index_add")
+        results.append(device.to_host(out))
+    assert results[0].tobytes() == results[1].tobytes()
+    expected = np.zeros((10, 7))
+    np.add.at(expected, index, source.astype(F64))
+    np.testing.assert_allclose(results[0].T[::2], expected, rtol=1e-3, atol=1e-4)
+    assert not results[0].T[1::2].any()
+
+
+# -- random -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [("bits", I64), *itertools.product(("uniform", "normal"), (F16, BF16, F32, F64))],
+    ids=str,
+)
+def test_random_is_the_same_stream_to_the_bit(device, kind, dtype):
+    for shape, seed, stream in (((1,), 0, 0), ((7, 11), 1234, 5), ((100_003,), -1, 2**63 + 9), ((0,), 0, 0)):
+        got = device.to_host(device.random(kind, shape, dtype, seed, stream))
+        expected = SPEC.random(kind, shape, dtype, seed, stream)
+        assert got.dtype == expected.dtype and got.tobytes() == expected.tobytes()
+
+
+# -- windows ------------------------------------------------------------------------------------------
+
+WINDOWS = [((9,), (3,), (1,), (1,)), ((10, 11), (3, 2), (2, 1), (1, 2)), ((8, 40), (2, 5), (1, 1), (2, 1)), ((9, 9), (2, 2), (3, 3), (1, 1)),
+           ((5, 6, 7), (2, 3, 2), (1, 2, 1), (2, 1, 1))]  # fmt: skip
+
+
+@pytest.mark.parametrize("size, kernel, stride, dilation", WINDOWS, ids=str)
+@pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
+def test_windows(device, rng, size, kernel, stride, dilation, dtype):
+    x = rng.integers(-5, 5, (2, 3, *size)).astype(dtype)
+    counts = layout.window_counts(size, kernel, stride, dilation)
+    windows = rng.integers(-5, 5, (2, 3, *counts, *kernel)).astype(dtype)
+    s = len(size)
+    columns = rng.integers(-5, 5, (2, 3, *kernel, *counts)).astype(dtype)
+    back = columns.transpose(0, 1, *range(2 + s, 2 + 2 * s), *range(2, 2 + s))
+    for w in (windows, back):
+        same(device, device.fold(put(device, w), size, stride, dilation), SPEC.fold(w, size, stride, dilation))
+    for y in (x, x.transpose(1, 0, *range(2, 2 + s)), x[:, :, ::-1]):
+        got, index = device.max_pool(put(device, y), kernel, stride, dilation)
+        expected, places = SPEC.max_pool(y, kernel, stride, dilation)
+        same(device, got, expected)
+        same(device, index, places)
+    gradient = rng.integers(-5, 5, places.shape).astype(dtype)
+    same(device, device.max_pool_grad(put(device, gradient), index, size, kernel, stride, dilation),
+         SPEC.max_pool_grad(gradient, places, size, kernel, stride, dilation))  # fmt: skip
+
+
+def test_max_pool_of_nan(device):
+    x = np.arange(16, dtype=F32).reshape(1, 1, 4, 4)
+    x[0, 0, 1, 1] = np.nan
+    got, index = device.max_pool(device.from_host(x), (2, 2), (2, 2), (1, 1))
+    expected, places = SPEC.max_pool(x, (2, 2), (2, 2), (1, 1))
+    same(device, got, expected)
+    same(device, index, places)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolve(device, rng, groups):
+    x, w = values(rng, (3, 4, 9, 8), F32), values(rng, (6, 4 // groups, 3, 2), F32)
+    args = ((2, 1), (1, 2), groups)
+    expected = SPEC.convolve(x, w, *args)
+    g = values(rng, expected.shape, F32)
+    same(device, device.convolve(put(device, x), put(device, w), *args), expected, rtol=1e-5, atol=1e-3)
+    same(device, device.convolve_input_grad(put(device, g), put(device, w), (9, 8), *args),
+         SPEC.convolve_input_grad(g, w, (9, 8), *args), rtol=1e-5, atol=1e-3)  # fmt: skip
+    same(device, device.convolve_weight_grad(put(device, g), put(device, x), (3, 2), *args),
+         SPEC.convolve_weight_grad(g, x, (3, 2), *args), rtol=1e-5, atol=1e-3)  # fmt: skip
+
+
+# -- the machinery ---------------------------------------------------------------------------------------
+
+
+def test_memory_figures_and_running_out(device):
+    before = device.memory_stats()
+    array = device.empty((1 << 20,), F32)
+    during = device.memory_stats()
+    assert during["allocated"] >= before["allocated"] + array.nbytes
+    assert during["peak"] >= during["allocated"] and during["reserved"] >= during["allocated"]
+    del array
+    assert device.memory_stats()["allocated"] == before["allocated"]
+    with pytest.raises(OutOfMemoryError, match=r"cannot allocate 4,398,046,511,104 bytes: .* in use"):
+        device.empty((1 << 40,), F32)
+    same(device, device.arange(3, 0, 1, I64), np.arange(3))
+
+
+def test_threads_may_launch_at_once(device):
+    x = device.from_host(np.zeros(1000, F32))
+    wrong = []
+
+    def work(number):
+        for _ in range(50):
+            if not (device.to_host(device.map(ADD, [x, number], F32, F32)) == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_devices_are_listed_in_order_and_absent_ones_named():
+    kinds = [info.kind for info in opencl.enumerate_devices()]
+    assert kinds == sorted(kinds, key=["gpu", "accelerator", "cpu"].index)
+    with pytest.raises(DeviceError, match=r"opencl:99 does not exist: .*opencl:0"):
+        opencl.open(99)
+
+
+def test_no_double_in_single_precision_sources():
+    row = kernel_source.Specialization("map", (("T", "f32"),), ())
+    source = kernel_source.assemble(row, "opencl")
+    assert "cl_khr_fp64" in source and "#ifdef GG_FP64" in source
+
+
+def test_record(tmp_path):
+    path = tmp_path / "kernels.jsonl"
+    row = kernel_source.Specialization("map", (("NAME", "gg_x"), ("T", "f32")), ("gg_x_dense",))
+    for _ in range(2):
+        kernel_source.record(row, str(path))
+    assert kernel_source.read_record(str(path)) == [row]
+    assert json.loads(path.read_text().splitlines()[0])[0] == "map"
