@@ -537,7 +537,7 @@ class Tensor(Variable):
         self._backend.fill(self._array, value)
         table.changed("fill_", self)
         if edge is not None:
-            table.rewrite(self, table.OpNode(table.OPS["overwrite"], (None,), (), {}, (None,), self._backend))
+            table.overwritten(self, edge)
         return self
 
     def zero_(self) -> Tensor:

@@ -2,18 +2,23 @@
 //
 // Defines: NAME the symbol; EXPR the result, of the inputs a, b, c, ... of type T; INPUTS the parameters of the
 // inputs, each a pointer p0, p1, ... or a scalar; LOADS declares the inputs from them, element AT(k) of operand k;
-// R the dtype of the result; OPERANDS how many arrays, the result being the last; RUN how many elements an item
-// does along the innermost dimension; CHECK (optional) a predicate that is true where an element is an error: it
-// is reported and EXPR not computed, as that may stop a CPU.
+// R the dtype of the result; OPERANDS how many arrays, the result being the last; RUN how many neighbouring elements
+// an item does; CHECK (optional) a predicate that is true where an element is an error: it is reported and EXPR not
+// computed, as that may stop a CPU.
+// For rows on CPU-type devices BUFFERS declares a vector's worth of each input, FETCHES fills them, PICKS declares
+// the inputs from them.
 //
 // NAME_dense    all operands lie in memory in the same order, without gaps: one item per RUN elements.
-// NAME_strided  any layouts: one item per piece of at most RUN elements of a row.
+// NAME_strided  any layouts. On GPUs one item per element. On CPU-type devices an item does `rows` rows of the
+//               innermost dimension, or a piece of PIECE elements of a long one, so that working out where a row
+//               lies costs little; VECTOR elements at a time are fetched, whatever their stride, and computed on
+//               together. 4M elements of 128 x 32 x 28 x 28 plus a bias of 32: 3.3 ms by single elements, 1.1 ms so.
 typedef struct {
     IDX n, offset[OPERANDS];
 } Dense;
 
 typedef struct {
-    IDX items, pieces, inner, ndim, shape[8];
+    IDX items, pieces, rows, all_rows, inner, ndim, shape[8];
     IDX offset[OPERANDS], step[OPERANDS], stride[OPERANDS][8];
 } Strided;
 
@@ -33,7 +38,7 @@ KERNEL void CAT(NAME, _dense)(INPUTS GLOBAL S(R) *out, Dense par CHECKED) {
 #define AT(k) par.offset[k] + first + gg_j
             LOADS
             VERIFY(first + gg_j)
-            ST(R, out, AT(OPERANDS - 1), EXPR);
+            ST(R, out, AT(OPERANDS - 1), CV(TD, EXPR));
         }
         return;
     }
@@ -43,25 +48,83 @@ KERNEL void CAT(NAME, _dense)(INPUTS GLOBAL S(R) *out, Dense par CHECKED) {
 #define AT(k) par.offset[k] + gg_i
         LOADS
         VERIFY(gg_i)
-        ST(R, out, AT(OPERANDS - 1), EXPR);
+        ST(R, out, AT(OPERANDS - 1), CV(TD, EXPR));
     }
 #undef AT
 }
 
+#ifndef GG_CPU
+
 KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
     IDX item = GLOBAL_ID;
     if (item >= par.items) return;
-    IDX row = item / par.pieces;
-    IDX first = (item - row * par.pieces) * RUN;
-    IDX count = par.inner - first < RUN ? par.inner - first : RUN;
+    IDX row = item / par.inner, gg_j = item - row * par.inner;
     IDX at[OPERANDS];
-    for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] = par.offset[gg_k] + first * par.step[gg_k];
+    for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] = par.offset[gg_k] + gg_j * par.step[gg_k];
     LOCATE(at, OPERANDS, row, par.ndim, par.shape, par.stride)
-    for (IDX gg_j = 0; gg_j < count; gg_j++) {
-#define AT(k) at[k] + gg_j * par.step[k]
-        LOADS
-        VERIFY(item)
-        ST(R, out, AT(OPERANDS - 1), EXPR);
-    }
+#define AT(k) at[k]
+    LOADS
+    VERIFY(item)
+    ST(R, out, AT(OPERANDS - 1), CV(TD, EXPR));
 #undef AT
 }
+
+#else
+
+// Left as a loop, the compiler makes it one vector instruction; unrolled, it would have to find that again.
+#define EACH _Pragma("clang loop unroll(disable)") for (i32 gg_j = 0; gg_j < VECTOR; gg_j++)
+
+// Beyond the end of a row the first element stands in, a value as good as any.
+#define FETCH(v, D, p, k)                                                                                             \
+    if (count == VECTOR && par.step[k] == 1) {                                                                        \
+        EACH v[gg_j] = CV(TD, LD(D, p, at[k] + first + gg_j));                                                        \
+    } else if (par.step[k] == 0) {                                                                                    \
+        T gg_value = CV(TD, LD(D, p, at[k]));                                                                         \
+        EACH v[gg_j] = gg_value;                                                                                      \
+    } else {                                                                                                          \
+        EACH v[gg_j] = CV(TD, LD(D, p, at[k] + (first + (gg_j < count ? gg_j : 0)) * par.step[k]));                   \
+    }
+
+KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.items) return;
+    IDX group = item / par.pieces, start = (item - group * par.pieces) * PIECE;
+    IDX end = par.pieces > 1 && start + PIECE < par.inner ? start + PIECE : par.inner;
+    IDX row = group * par.rows, last = row + par.rows < par.all_rows ? row + par.rows : par.all_rows;
+    IDX at[OPERANDS], place[8];
+    for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] = par.offset[gg_k];
+    IDX gg_rest = row;
+    for (i32 gg_d = (i32)par.ndim - 1; gg_d >= 0; gg_d--) {
+        IDX gg_q = gg_rest / par.shape[gg_d];
+        place[gg_d] = gg_rest - gg_q * par.shape[gg_d];
+        for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] += place[gg_d] * par.stride[gg_k][gg_d];
+        gg_rest = gg_q;
+    }
+    for (; row < last; row++) {
+        for (IDX first = start; first < end; first += VECTOR) {
+            i32 count = end - first < VECTOR ? end - first : VECTOR;
+            BUFFERS
+            FETCHES
+            T gg_result[VECTOR];
+            EACH {
+                PICKS
+                VERIFY(row)
+                gg_result[gg_j] = CV(TD, EXPR);
+            }
+            IDX target = at[OPERANDS - 1] + first * par.step[OPERANDS - 1];
+            if (count == VECTOR && par.step[OPERANDS - 1] == 1)
+                EACH ST(R, out, target + gg_j, gg_result[gg_j]);
+            else
+                for (i32 gg_j = 0; gg_j < count; gg_j++)
+                    ST(R, out, target + gg_j * par.step[OPERANDS - 1], gg_result[gg_j]);
+        }
+        for (i32 gg_d = (i32)par.ndim - 1; gg_d >= 0; gg_d--) {  // on to the next row
+            for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] += par.stride[gg_k][gg_d];
+            if (++place[gg_d] < par.shape[gg_d]) break;
+            for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] -= par.shape[gg_d] * par.stride[gg_k][gg_d];
+            place[gg_d] = 0;
+        }
+    }
+}
+
+#endif

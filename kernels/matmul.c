@@ -6,7 +6,8 @@
 //             item keeps 6 rows by up to 4 vectors of the result in registers and walks down k. Same result as
 //             NAME_tile up to the order of sums. One core of an AVX-512 machine: 60 times faster at n = 1024.
 // NAME_pack   copies b into columns as wide as a vector, zeros beyond the edge, where its rows are not contiguous.
-//             With these: VW the width of a vector, V its type, and b's own layout, as given or packed.
+//             With these: VW the width of a vector, V its type, and b's own layout, as given or packed;
+//             PACK_ROWS how many rows an item does.
 #ifndef VW
 typedef struct {
     IDX m, n, k, tiles_m, tiles_n, a_offset, b_offset;
@@ -43,27 +44,54 @@ KERNEL void CAT(NAME, _tile)(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL 
 typedef V Loose __attribute__((aligned(sizeof(T))));
 
 typedef struct {
-    IDX items, k, n, vectors, b_offset, b_k, b_n, b_step;
+    IDX items, pieces, k, n, vectors, b_offset, b_k, b_n;
     IDX batch, batch_shape[8], batch_stride[1][8];
 } Pack;
 
-#define PACK_ROWS 16
+// Rows become columns by interleaving the first half of the rows with the second, log2(VW) times over.
+HELPER V gg_low(V a, V b) {
+    V r;
+    r.even = a.lo;
+    r.odd = b.lo;
+    return r;
+}
+HELPER V gg_high(V a, V b) {
+    V r;
+    r.even = a.hi;
+    r.odd = b.hi;
+    return r;
+}
 
 KERNEL void CAT(NAME, _pack)(GLOBAL const S(X) *b, GLOBAL T *out, Pack par) {
     IDX item = GLOBAL_ID;
     if (item >= par.items) return;
-    IDX pieces = (par.k + PACK_ROWS - 1) / PACK_ROWS;
-    IDX q = item / pieces, first = (item - q * pieces) * PACK_ROWS;
+    IDX q = item / par.pieces, first = (item - q * par.pieces) * PACK_ROWS;
     IDX which = q / par.vectors, column = (q - which * par.vectors) * VW;
-    IDX rows = par.k - first < PACK_ROWS ? par.k - first : PACK_ROWS;
+    IDX rows = item - q * par.pieces + 1 == par.pieces ? par.k - first : PACK_ROWS;  // the last piece may be longer
     IDX columns = par.n - column < VW ? par.n - column : VW;
     IDX at[1] = {par.b_offset + first * par.b_k + column * par.b_n};
     LOCATE(at, 1, which, par.batch, par.batch_shape, par.batch_stride)
     GLOBAL T *target = out + (q * par.k + first) * VW;
     GLOBAL const S(X) *source = b + at[0];
-    if (columns == VW && rows == PACK_ROWS && par.b_k == 1) {  // a transposed matrix
-        for (i32 r = 0; r < PACK_ROWS; r++)
-            for (i32 c = 0; c < VW; c++) target[r * VW + c] = source[c * par.b_n + r];
+    if (par.b_k == 1 && par.k >= VW) {  // a transposed matrix, a square at a time; the last one moved back to fit
+        for (IDX done = 0; done < rows; done += VW) {
+            IDX shift = done + VW <= rows ? done : rows - VW;
+            V v[VW], w[VW];
+#pragma unroll
+            for (i32 c = 0; c < VW; c++) v[c] = c < columns ? *(GLOBAL const Loose *)(source + c * par.b_n + shift) : 0;
+#pragma unroll
+            for (i32 round_ = 1; round_ < VW; round_ *= 2) {
+#pragma unroll
+                for (i32 i = 0; i < VW / 2; i++) {
+                    w[2 * i] = gg_low(v[i], v[i + VW / 2]);
+                    w[2 * i + 1] = gg_high(v[i], v[i + VW / 2]);
+                }
+#pragma unroll
+                for (i32 i = 0; i < VW; i++) v[i] = w[i];
+            }
+#pragma unroll
+            for (i32 r = 0; r < VW; r++) *(GLOBAL Loose *)(target + (shift + r) * VW) = v[r];
+        }
         return;
     }
     for (IDX r = 0; r < rows; r++)

@@ -130,17 +130,34 @@ for _name in ("softmax", "log_softmax", "softmin"):
 # -- linear, embedding, distances -------------------------------------------------------
 case("linear", lambda t, x, w, b: t.nn.functional.linear(x, w, b), x=(2, 3, 4), w=(5, 4), b=(5,))
 case("linear_vector", lambda t, x, w: t.nn.functional.linear(x, w), x=(4,), w=(5, 4))
-case("bilinear", lambda t, x, y, w, b: t.nn.functional.bilinear(x, y, w, b), x=(2, 3, 4), y=(2, 3, 5), w=(6, 4, 5), b=(6,))
+case(
+    "bilinear",
+    lambda t, x, y, w, b: t.nn.functional.bilinear(x, y, w, b),
+    x=(2, 3, 4),
+    y=(2, 3, 5),
+    w=(6, 4, 5),
+    b=(6,),
+)
 INDEX = np.array([[0, 2, 2], [4, 1, 0]])
 case("embedding", lambda t, w, i: t.nn.functional.embedding(i, w), w=(5, 3), i=INDEX)
 case("embedding_padding", lambda t, w, i: t.nn.functional.embedding(i, w, padding_idx=-3), w=(5, 3), i=INDEX)
 case("embedding_freq", lambda t, w, i: t.nn.functional.embedding(i, w, scale_grad_by_freq=True), w=(5, 3), i=INDEX)
-case("embedding_max_norm", lambda t, w, i: t.nn.functional.embedding(i, w.detach() * 1.0, max_norm=1.0), w=(5, 3), i=INDEX)
+case(
+    "embedding_max_norm",
+    lambda t, w, i: t.nn.functional.embedding(i, w.detach() * 1.0, max_norm=1.0),
+    w=(5, 3),
+    i=INDEX,
+)
 case("one_hot", lambda t, i: t.nn.functional.one_hot(i), i=INDEX)
 case("one_hot_7", lambda t, i: t.nn.functional.one_hot(i, 7), i=INDEX)
 case("normalize", lambda t, x: t.nn.functional.normalize(x, p=3.0, dim=0), x=(4, 3))
 case("cosine_similarity", lambda t, x, y: t.nn.functional.cosine_similarity(x, y, dim=1), x=(4, 3, 2), y=(4, 3, 2))
-case("pairwise_distance", lambda t, x, y: t.nn.functional.pairwise_distance(x, y, p=3.0, keepdim=True), x=(4, 3), y=(4, 3))
+case(
+    "pairwise_distance",
+    lambda t, x, y: t.nn.functional.pairwise_distance(x, y, p=3.0, keepdim=True),
+    x=(4, 3),
+    y=(4, 3),
+)
 
 # -- convolution ----------------------------------------------------------------------------
 _CONVS: list[tuple[str, int, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = [
@@ -158,8 +175,13 @@ _CONVS: list[tuple[str, int, dict[str, Any], tuple[int, ...], tuple[int, ...]]] 
     ("plain", 3, {"padding": 1, "stride": (1, 2, 1)}, (2, 2, 4, 5, 3), (3, 2, 2, 3, 2)),
 ]
 for _name, _n, _options, _x, _w in _CONVS:
-    case(f"conv{_n}d_{_name}", lambda t, x, w, b, _n=_n, _o=_options: getattr(t.nn.functional, f"conv{_n}d")(x, w, b, **_o),
-         x=_x, w=_w, b=_w[:1])  # fmt: skip
+    case(
+        f"conv{_n}d_{_name}",
+        lambda t, x, w, b, _n=_n, _o=_options: getattr(t.nn.functional, f"conv{_n}d")(x, w, b, **_o),
+        x=_x,
+        w=_w,
+        b=_w[:1],
+    )
 _TRANSPOSED: list[tuple[str, int, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = [
     ("plain", 2, {}, (2, 4, 3, 4), (4, 3, 3, 2)),
     ("strided", 2, {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)}, (2, 4, 3, 4), (4, 3, 3, 2)),
@@ -170,10 +192,16 @@ _TRANSPOSED: list[tuple[str, int, dict[str, Any], tuple[int, ...], tuple[int, ..
     ("plain", 3, {"stride": 2}, (1, 2, 2, 3, 2), (2, 3, 2, 2, 2)),
 ]
 for _name, _n, _options, _x, _w in _TRANSPOSED:
-    case(f"conv_transpose{_n}d_{_name}",
-         lambda t, x, w, b, _n=_n, _o=_options: getattr(t.nn.functional, f"conv_transpose{_n}d")(x, w, b, **_o),
-         x=_x, w=_w, b=(_w[1] * _options.get("groups", 1),))  # fmt: skip
-case("unfold", lambda t, x: t.nn.functional.unfold(x, (2, 3), dilation=(2, 1), padding=1, stride=(1, 2)), x=(2, 3, 5, 6))
+    case(
+        f"conv_transpose{_n}d_{_name}",
+        lambda t, x, w, b, _n=_n, _o=_options: getattr(t.nn.functional, f"conv_transpose{_n}d")(x, w, b, **_o),
+        x=_x,
+        w=_w,
+        b=(_w[1] * _options.get("groups", 1),),
+    )
+case(
+    "unfold", lambda t, x: t.nn.functional.unfold(x, (2, 3), dilation=(2, 1), padding=1, stride=(1, 2)), x=(2, 3, 5, 6)
+)
 for _mode in ("reflect", "replicate", "circular"):
     case(f"pad_{_mode}", lambda t, x, _mode=_mode: t.nn.functional.pad(x, (1, 2, 2, 1), mode=_mode), x=(2, 3, 4, 5))
 case("pad_constant", lambda t, x: t.nn.functional.pad(x, (1, -1, 0, 2), value=3.0), x=(2, 3, 4))
@@ -189,31 +217,66 @@ _POOLS: list[tuple[str, int, dict[str, Any], tuple[int, ...]]] = [
     ("plain", 3, {"kernel_size": 2, "padding": 1, "ceil_mode": True}, (1, 2, 4, 5, 3)),
 ]
 for _name, _n, _options, _x in _POOLS:
-    case(f"max_pool{_n}d_{_name}",
-         lambda t, x, _n=_n, _o=_options: getattr(t.nn.functional, f"max_pool{_n}d")(x, return_indices=True, **_o), x=_x)  # fmt: skip
-    case(f"avg_pool{_n}d_{_name}",
-         lambda t, x, _n=_n, _o=_options: getattr(t.nn.functional, f"avg_pool{_n}d")(x, **_o), x=_x)  # fmt: skip
-    case(f"avg_pool{_n}d_{_name}_exclude",
-         lambda t, x, _n=_n, _o=_options: getattr(t.nn.functional, f"avg_pool{_n}d")(x, count_include_pad=False, **_o), x=_x)  # fmt: skip
+    case(
+        f"max_pool{_n}d_{_name}",
+        lambda t, x, _n=_n, _o=_options: getattr(t.nn.functional, f"max_pool{_n}d")(x, return_indices=True, **_o),
+        x=_x,
+    )
+    case(
+        f"avg_pool{_n}d_{_name}",
+        lambda t, x, _n=_n, _o=_options: getattr(t.nn.functional, f"avg_pool{_n}d")(x, **_o),
+        x=_x,
+    )
+    case(
+        f"avg_pool{_n}d_{_name}_exclude",
+        lambda t, x, _n=_n, _o=_options: getattr(t.nn.functional, f"avg_pool{_n}d")(x, count_include_pad=False, **_o),
+        x=_x,
+    )
 case("max_pool2d_dilated", lambda t, x: t.nn.functional.max_pool2d(x, 2, 1, 1, 2, return_indices=True), x=(2, 2, 6, 5))
 case("avg_pool2d_divisor", lambda t, x: t.nn.functional.avg_pool2d(x, 2, divisor_override=3, padding=1), x=(2, 2, 6, 5))
 case("lp_pool2d", lambda t, x: t.nn.functional.lp_pool2d(x, 2.0, 2), x=(2, 2, 6, 5))
-for _n, _x, _out in ((1, (2, 3, 7), 3), (1, (2, 3, 6), 2), (2, (2, 2, 7, 5), (3, 2)), (2, (2, 2, 4, 6), (2, 3)), (2, (2, 3, 5), 1),
-                     (3, (1, 2, 4, 5, 3), (2, 3, 2))):  # fmt: skip
+for _n, _x, _out in (
+    (1, (2, 3, 7), 3),
+    (1, (2, 3, 6), 2),
+    (2, (2, 2, 7, 5), (3, 2)),
+    (2, (2, 2, 4, 6), (2, 3)),
+    (2, (2, 3, 5), 1),
+    (3, (1, 2, 4, 5, 3), (2, 3, 2)),
+):
     _label = "x".join(map(str, _x))
-    case(f"adaptive_avg_pool{_n}d_{_label}",
-         lambda t, x, _n=_n, _out=_out: getattr(t.nn.functional, f"adaptive_avg_pool{_n}d")(x, _out), x=_x)  # fmt: skip
-    case(f"adaptive_max_pool{_n}d_{_label}",
-         lambda t, x, _n=_n, _out=_out: getattr(t.nn.functional, f"adaptive_max_pool{_n}d")(x, _out, return_indices=True), x=_x)  # fmt: skip
+    case(
+        f"adaptive_avg_pool{_n}d_{_label}",
+        lambda t, x, _n=_n, _out=_out: getattr(t.nn.functional, f"adaptive_avg_pool{_n}d")(x, _out),
+        x=_x,
+    )
+    case(
+        f"adaptive_max_pool{_n}d_{_label}",
+        lambda t, x, _n=_n, _out=_out: getattr(t.nn.functional, f"adaptive_max_pool{_n}d")(
+            x, _out, return_indices=True
+        ),
+        x=_x,
+    )
 case("adaptive_avg_pool2d_none", lambda t, x: t.nn.functional.adaptive_avg_pool2d(x, (None, 2)), x=(1, 2, 3, 5))
 
 # -- normalisation --------------------------------------------------------------------------------
 case("layer_norm", lambda t, x, w, b: t.nn.functional.layer_norm(x, (3, 4), w, b), x=(2, 3, 4), w=(3, 4), b=(3, 4))
 case("rms_norm", lambda t, x, w: t.nn.functional.rms_norm(x, (4,), w, eps=1e-5), x=(2, 3, 4), w=(4,))
 case("group_norm", lambda t, x, w, b: t.nn.functional.group_norm(x, 2, w, b), x=(2, 4, 3, 2), w=(4,), b=(4,))
-case("instance_norm", lambda t, x, w, b: t.nn.functional.instance_norm(x, weight=w, bias=b), x=(2, 3, 4, 2), w=(3,), b=(3,))
+case(
+    "instance_norm",
+    lambda t, x, w, b: t.nn.functional.instance_norm(x, weight=w, bias=b),
+    x=(2, 3, 4, 2),
+    w=(3,),
+    b=(3,),
+)
 case("local_response_norm", lambda t, x: t.nn.functional.local_response_norm(x, 3, alpha=0.1, k=2.0), x=(2, 5, 3))
-case("batch_norm", lambda t, x, w, b: t.nn.functional.batch_norm(x, None, None, w, b, training=True), x=(4, 3, 2), w=(3,), b=(3,))
+case(
+    "batch_norm",
+    lambda t, x, w, b: t.nn.functional.batch_norm(x, None, None, w, b, training=True),
+    x=(4, 3, 2),
+    w=(3,),
+    b=(3,),
+)
 
 # -- losses ------------------------------------------------------------------------------------------
 CLASSES = np.array([1, 0, 4, 2])
@@ -224,15 +287,42 @@ WEIGHT3 = np.array([0.5, 2.0, 1.0], np.float32)
 PROBABILITIES = np.array([[0.1, 0.2, 0.3, 0.4, 0.0], [1, 0, 0, 0, 0], [0.2] * 5, [0, 0.5, 0.5, 0, 0]], np.float32)
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0], np.float32)
 for _r in ("mean", "sum", "none"):
-    case(f"cross_entropy_{_r}", lambda t, x, y, _r=_r: t.nn.functional.cross_entropy(x, y, reduction=_r), x=(4, 5), y=CLASSES)
-    case(f"cross_entropy_all_{_r}", lambda t, x, y, w, _r=_r: t.nn.functional.cross_entropy(
-        x, y, w, reduction=_r, label_smoothing=0.1), x=(4, 5), y=SOME_IGNORED, w=WEIGHT)
-    case(f"cross_entropy_pixels_{_r}", lambda t, x, y, w, _r=_r: t.nn.functional.cross_entropy(
-        x, y, w, ignore_index=-7, reduction=_r, label_smoothing=0.2), x=(2, 3, 2, 2), y=PIXELS, w=WEIGHT3)
-    case(f"cross_entropy_probabilities_{_r}", lambda t, x, y, w, _r=_r: t.nn.functional.cross_entropy(
-        x, y, w, reduction=_r, label_smoothing=0.1), x=(4, 5), y=PROBABILITIES, w=WEIGHT)
-    case(f"nll_loss_{_r}", lambda t, x, y, w, _r=_r: t.nn.functional.nll_loss(x, y, w, ignore_index=2, reduction=_r),
-         x=(4, 5), y=CLASSES, w=WEIGHT)
+    case(
+        f"cross_entropy_{_r}",
+        lambda t, x, y, _r=_r: t.nn.functional.cross_entropy(x, y, reduction=_r),
+        x=(4, 5),
+        y=CLASSES,
+    )
+    case(
+        f"cross_entropy_all_{_r}",
+        lambda t, x, y, w, _r=_r: t.nn.functional.cross_entropy(x, y, w, reduction=_r, label_smoothing=0.1),
+        x=(4, 5),
+        y=SOME_IGNORED,
+        w=WEIGHT,
+    )
+    case(
+        f"cross_entropy_pixels_{_r}",
+        lambda t, x, y, w, _r=_r: t.nn.functional.cross_entropy(
+            x, y, w, ignore_index=-7, reduction=_r, label_smoothing=0.2
+        ),
+        x=(2, 3, 2, 2),
+        y=PIXELS,
+        w=WEIGHT3,
+    )
+    case(
+        f"cross_entropy_probabilities_{_r}",
+        lambda t, x, y, w, _r=_r: t.nn.functional.cross_entropy(x, y, w, reduction=_r, label_smoothing=0.1),
+        x=(4, 5),
+        y=PROBABILITIES,
+        w=WEIGHT,
+    )
+    case(
+        f"nll_loss_{_r}",
+        lambda t, x, y, w, _r=_r: t.nn.functional.nll_loss(x, y, w, ignore_index=2, reduction=_r),
+        x=(4, 5),
+        y=CLASSES,
+        w=WEIGHT,
+    )
     case(f"mse_loss_{_r}", lambda t, x, y, _r=_r: t.nn.functional.mse_loss(x, y, reduction=_r), x=(4, 3), y=(4, 3))
     case(f"kl_div_{_r}", lambda t, x, y, _r=_r: t.nn.functional.kl_div(x, y, reduction=_r), x=(4, 5), y=PROBABILITIES)
 case("cross_entropy_one", lambda t, x, y: t.nn.functional.cross_entropy(x, y), x=(5,), y=np.array(3))
@@ -241,33 +331,106 @@ case("nll_loss_pixels", lambda t, x, y: t.nn.functional.nll_loss(x, y, ignore_in
 case("l1_loss", lambda t, x, y: t.nn.functional.l1_loss(x, y), x=(4, 3), y=(4, 3))
 case("smooth_l1_loss", lambda t, x, y: t.nn.functional.smooth_l1_loss(x, y, beta=0.7), x=(4, 3), y=(4, 3))
 case("huber_loss", lambda t, x, y: t.nn.functional.huber_loss(x, y, delta=0.7), x=(4, 3), y=(4, 3))
-case("bce", lambda t, x, y, w: t.nn.functional.binary_cross_entropy(x.sigmoid(), y, w), x=(4, 5), y=PROBABILITIES, w=WEIGHT)
-case("bce_ends", lambda t, p, y: t.nn.functional.binary_cross_entropy(p, y, reduction="none"),
-     p=np.array([0.0, 1.0, 0.0, 1.0], np.float32), y=np.array([0.0, 0.0, 1.0, 1.0], np.float32))
-case("bce_logits", lambda t, x, y: t.nn.functional.binary_cross_entropy_with_logits(x * 50.0, y), x=(4, 5), y=PROBABILITIES)
-case("bce_logits_weights", lambda t, x, y, w, p: t.nn.functional.binary_cross_entropy_with_logits(x, y, w, pos_weight=p),
-     x=(4, 5), y=PROBABILITIES, w=WEIGHT, p=WEIGHT)
-case("kl_div_log_target", lambda t, x, y: t.nn.functional.kl_div(x, y, reduction="batchmean", log_target=True), x=(4, 3), y=(4, 3))
+case(
+    "bce",
+    lambda t, x, y, w: t.nn.functional.binary_cross_entropy(x.sigmoid(), y, w),
+    x=(4, 5),
+    y=PROBABILITIES,
+    w=WEIGHT,
+)
+case(
+    "bce_ends",
+    lambda t, p, y: t.nn.functional.binary_cross_entropy(p, y, reduction="none"),
+    p=np.array([0.0, 1.0, 0.0, 1.0], np.float32),
+    y=np.array([0.0, 0.0, 1.0, 1.0], np.float32),
+)
+case(
+    "bce_logits",
+    lambda t, x, y: t.nn.functional.binary_cross_entropy_with_logits(x * 50.0, y),
+    x=(4, 5),
+    y=PROBABILITIES,
+)
+case(
+    "bce_logits_weights",
+    lambda t, x, y, w, p: t.nn.functional.binary_cross_entropy_with_logits(x, y, w, pos_weight=p),
+    x=(4, 5),
+    y=PROBABILITIES,
+    w=WEIGHT,
+    p=WEIGHT,
+)
+case(
+    "kl_div_log_target",
+    lambda t, x, y: t.nn.functional.kl_div(x, y, reduction="batchmean", log_target=True),
+    x=(4, 3),
+    y=(4, 3),
+)
 case("hinge_embedding", lambda t, x, y: t.nn.functional.hinge_embedding_loss(x, y, margin=0.5), x=(4,), y=SIGNS)
-case("margin_ranking", lambda t, x, z, y: t.nn.functional.margin_ranking_loss(x, z, y, margin=0.5), x=(4,), z=(4,), y=SIGNS)
-case("cosine_embedding", lambda t, x, z, y: t.nn.functional.cosine_embedding_loss(x, z, y, margin=-0.5), x=(4, 3), z=(4, 3), y=SIGNS)
+case(
+    "margin_ranking",
+    lambda t, x, z, y: t.nn.functional.margin_ranking_loss(x, z, y, margin=0.5),
+    x=(4,),
+    z=(4,),
+    y=SIGNS,
+)
+case(
+    "cosine_embedding",
+    lambda t, x, z, y: t.nn.functional.cosine_embedding_loss(x, z, y, margin=-0.5),
+    x=(4, 3),
+    z=(4, 3),
+    y=SIGNS,
+)
 case("soft_margin", lambda t, x, y: t.nn.functional.soft_margin_loss(x * 20.0, y), x=(4,), y=SIGNS)
-case("multi_margin", lambda t, x, y, w: t.nn.functional.multi_margin_loss(x, y, p=2, margin=0.7, weight=w), x=(4, 5), y=CLASSES, w=WEIGHT)
-case("triplet_margin", lambda t, a, p, n: t.nn.functional.triplet_margin_loss(a, p, n, swap=True), a=(4, 3), p=(4, 3), n=(4, 3))
-case("gaussian_nll", lambda t, x, y, v: t.nn.functional.gaussian_nll_loss(x, y, v.abs(), full=True), x=(4, 3), y=(4, 3), v=(4, 1))
-case("poisson_nll", lambda t, x, y: t.nn.functional.poisson_nll_loss(x, y, full=True), x=(4,), y=np.array([0.0, 1, 2, 5], np.float32))
-case("poisson_nll_plain", lambda t, x, y: t.nn.functional.poisson_nll_loss(x.exp(), y, log_input=False), x=(4,),
-     y=np.array([0.0, 1, 2, 5], np.float32))
+case(
+    "multi_margin",
+    lambda t, x, y, w: t.nn.functional.multi_margin_loss(x, y, p=2, margin=0.7, weight=w),
+    x=(4, 5),
+    y=CLASSES,
+    w=WEIGHT,
+)
+case(
+    "triplet_margin",
+    lambda t, a, p, n: t.nn.functional.triplet_margin_loss(a, p, n, swap=True),
+    a=(4, 3),
+    p=(4, 3),
+    n=(4, 3),
+)
+case(
+    "gaussian_nll",
+    lambda t, x, y, v: t.nn.functional.gaussian_nll_loss(x, y, v.abs(), full=True),
+    x=(4, 3),
+    y=(4, 3),
+    v=(4, 1),
+)
+case(
+    "poisson_nll",
+    lambda t, x, y: t.nn.functional.poisson_nll_loss(x, y, full=True),
+    x=(4,),
+    y=np.array([0.0, 1, 2, 5], np.float32),
+)
+case(
+    "poisson_nll_plain",
+    lambda t, x, y: t.nn.functional.poisson_nll_loss(x.exp(), y, log_input=False),
+    x=(4,),
+    y=np.array([0.0, 1, 2, 5], np.float32),
+)
 
 # -- modules: a capital letter; parameters get fixed normal values --------------------------------------
 case("Linear", lambda t: t.nn.Linear(4, 3), input=(2, 4))
 case("Bilinear", lambda t: t.nn.Bilinear(4, 3, 2, bias=False), x=(2, 4), y=(2, 3))
 case("Embedding", lambda t: t.nn.Embedding(5, 3, padding_idx=0), input=INDEX)
 case("Conv2d_reflect", lambda t: t.nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="reflect"), input=(1, 2, 5, 6))
-case("Conv2d_circular_same", lambda t: t.nn.Conv2d(2, 3, (2, 3), padding="same", padding_mode="circular"), input=(1, 2, 5, 6))
+case(
+    "Conv2d_circular_same",
+    lambda t: t.nn.Conv2d(2, 3, (2, 3), padding="same", padding_mode="circular"),
+    input=(1, 2, 5, 6),
+)
 case("Conv1d", lambda t: t.nn.Conv1d(4, 6, 3, stride=2, groups=2, bias=False), input=(2, 4, 9))
 case("Conv3d", lambda t: t.nn.Conv3d(2, 3, 2, padding=1, padding_mode="replicate"), input=(1, 2, 3, 4, 3))
-case("ConvTranspose2d", lambda t: t.nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2), input=(1, 2, 3, 4))
+case(
+    "ConvTranspose2d",
+    lambda t: t.nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
+    input=(1, 2, 3, 4),
+)
 case("BatchNorm1d", lambda t: t.nn.BatchNorm1d(3), input=(5, 3))
 case("BatchNorm2d", lambda t: t.nn.BatchNorm2d(3, eps=1e-3, momentum=0.4), input=(2, 3, 3, 2))
 case("BatchNorm2d_average", lambda t: t.nn.BatchNorm2d(3, momentum=None), input=(2, 3, 3, 2))
@@ -280,9 +443,21 @@ case("LayerNorm", lambda t: t.nn.LayerNorm((3, 2)), input=(4, 3, 2))
 case("RMSNorm", lambda t: t.nn.RMSNorm(4), input=(2, 4))
 case("GroupNorm", lambda t: t.nn.GroupNorm(2, 4), input=(2, 4, 3))
 case("PReLU", lambda t: t.nn.PReLU(3), input=(2, 3, 2))
-case("Net", lambda t: t.nn.Sequential(
-    t.nn.Conv2d(1, 4, 3, padding=1), t.nn.BatchNorm2d(4), t.nn.ReLU(), t.nn.MaxPool2d(2),
-    t.nn.Flatten(), t.nn.Linear(4 * 4, 5), t.nn.GELU(), t.nn.LayerNorm(5), t.nn.LogSoftmax(1)), input=(3, 1, 4, 4))  # fmt: skip
+case(
+    "Net",
+    lambda t: t.nn.Sequential(
+        t.nn.Conv2d(1, 4, 3, padding=1),
+        t.nn.BatchNorm2d(4),
+        t.nn.ReLU(),
+        t.nn.MaxPool2d(2),
+        t.nn.Flatten(),
+        t.nn.Linear(4 * 4, 5),
+        t.nn.GELU(),
+        t.nn.LayerNorm(5),
+        t.nn.LogSoftmax(1),
+    ),
+    input=(3, 1, 4, 4),
+)
 for _name, _make in {
     "CrossEntropyLoss": lambda t: t.nn.CrossEntropyLoss(weight=t.tensor(WEIGHT), ignore_index=0, label_smoothing=0.1),
     "NLLLoss": lambda t: t.nn.NLLLoss(weight=t.tensor(WEIGHT), reduction="sum"),

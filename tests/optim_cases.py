@@ -31,7 +31,9 @@ OPTIMIZERS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "rmsprop_all": lambda o, a, b: o.RMSprop([a, b], lr=0.02, alpha=0.8, momentum=0.5, centered=True, weight_decay=0.1),
     "rmsprop_maximize": lambda o, a, b: o.RMSprop([a, b], lr=0.02, maximize=True),
     "adagrad": lambda o, a, b: o.Adagrad([a, b], lr=0.1),
-    "adagrad_all": lambda o, a, b: o.Adagrad([a, b], lr=0.1, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5),
+    "adagrad_all": lambda o, a, b: o.Adagrad(
+        [a, b], lr=0.1, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5
+    ),
 }
 
 #: name -> schedule of an optimizer with rates 0.5 and 0.1

@@ -40,11 +40,11 @@ def first_device() -> int:
     for i, info in enumerate(opencl.enumerate_devices(probe=True)):
         if "error" not in info.extra:
             return i
-    pytest.skip("no OpenCL device that works")
+    pytest.skip("no OpenCL backend that works")
 
 
 @pytest.fixture(scope="module", params=["cpu-shapes", "gpu-shapes", "wide"])
-def device(request):
+def backend(request):
     try:
         backend = opencl.open(first_device(), cpu_shapes=request.param != "gpu-shapes")
     except DeviceError as error:
@@ -67,8 +67,8 @@ def values(rng, shape, dtype, low=-9, high=9):
     return rng.uniform(low, high, shape).astype(dtype)
 
 
-def same(device, result, expected, rtol=0.0, atol=0.0):
-    got = device.to_host(result)
+def same(backend, result, expected, rtol=0.0, atol=0.0):
+    got = backend.to_host(result)
     assert got.shape == expected.shape and got.dtype == expected.dtype
     if got.dtype in (F16, BF16):
         got, expected = got.astype(F32), expected.astype(F32)
@@ -92,152 +92,152 @@ def views(rng, dtype):
     yield values(rng, (1000,), dtype)
 
 
-def put(device, x):
-    """``x`` on the device with the same strides as here."""
+def put(backend, x):
+    """``x`` on the backend with the same strides as here."""
     if not x.size:
-        return device.from_host(x)
+        return backend.from_host(x)
     base = x
     while base.base is not None and isinstance(base.base, np.ndarray):
         base = base.base
-    whole = device.from_host(base)
+    whole = backend.from_host(base)
     offset = x.__array_interface__["data"][0] - base.__array_interface__["data"][0]
     assert base.strides == layout.contiguous_strides(base.shape, base.itemsize)
-    return device.as_strided(whole, x.shape, x.strides, offset)
+    return backend.as_strided(whole, x.shape, x.strides, offset)
 
 
 # -- memory, copies -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-def test_round_trip_and_strided_copy(device, rng, dtype):
+def test_round_trip_and_strided_copy(backend, rng, dtype):
     for x in views(rng, dtype):
-        same(device, device.from_host(x), x)
-        same(device, put(device, x), x)
-        copied = device.copy(put(device, x))
+        same(backend, backend.from_host(x), x)
+        same(backend, put(backend, x), x)
+        copied = backend.copy(put(backend, x))
         assert copied.is_contiguous
-        same(device, copied, x)
+        same(backend, copied, x)
 
 
 @pytest.mark.parametrize("source", ALL, ids=str)
-def test_casts(device, rng, source):
+def test_casts(backend, rng, source):
     x = values(rng, (3, 37), source, 0, 9)
     special = {"f": [0.0, -0.0, 0.5, 1.5, 2.5, 3.0e-8, 65504.0, 1e-3], "i": [0, 1, 5, 127], "u": [0, 1, 5, 127]}
     if source != BOOL:
         x[0, :4] = special.get(source.kind, special["f"])[:4]
     for target in ALL:
-        same(device, device.copy(put(device, x), target), SPEC.copy(x, target))
+        same(backend, backend.copy(put(backend, x), target), SPEC.copy(x, target))
 
 
-def test_half_rounding_is_to_nearest_even(device):
+def test_half_rounding_is_to_nearest_even(backend):
     bits = np.arange(0, 2**32, 65521, dtype=np.uint32)
     x = bits.view(F32)
     for dtype in (F16, BF16):
         with np.errstate(all="ignore"):
-            same(device, device.copy(device.from_host(x), dtype), x.astype(dtype))
+            same(backend, backend.copy(backend.from_host(x), dtype), x.astype(dtype))
             double = x[np.isfinite(x)].astype(F64) * (1 + 2.0**-40)
-            same(device, device.copy(device.from_host(double), dtype), double.astype(dtype))
+            same(backend, backend.copy(backend.from_host(double), dtype), double.astype(dtype))
     every = np.arange(65536, dtype=np.uint16)
     for dtype in (F16, BF16):
-        same(device, device.copy(device.from_host(every.view(dtype)), F32), every.view(dtype).astype(F32))
+        same(backend, backend.copy(backend.from_host(every.view(dtype)), F32), every.view(dtype).astype(F32))
 
 
-def test_copy_into_overlap(device, rng):
+def test_copy_into_overlap(backend, rng):
     x = values(rng, (1000,), F32)
     for source, target in ((np.s_[:-1], np.s_[1:]), (np.s_[1:], np.s_[:-1]), (np.s_[::-1], np.s_[:])):
-        on_device, expected = device.from_host(x), x.copy()
-        device.copy(on_device[source], out=on_device[target])
+        on_device, expected = backend.from_host(x), x.copy()
+        backend.copy(on_device[source], out=on_device[target])
         expected[target] = x[source]
-        same(device, on_device, expected)
+        same(backend, on_device, expected)
 
 
-def test_copy_broadcasts_into_out(device, rng):
-    row, out = values(rng, (5,), I32), device.from_host(np.zeros((4, 5), F32))
-    device.copy(device.from_host(row), out=out)
-    same(device, out, np.broadcast_to(row, (4, 5)).astype(F32))
+def test_copy_broadcasts_into_out(backend, rng):
+    row, out = values(rng, (5,), I32), backend.from_host(np.zeros((4, 5), F32))
+    backend.copy(backend.from_host(row), out=out)
+    same(backend, out, np.broadcast_to(row, (4, 5)).astype(F32))
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-def test_fill_and_arange(device, dtype):
-    out = device.from_host(np.zeros((7, 9), dtype))
-    device.fill(out[::2, 1::3], 3)
+def test_fill_and_arange(backend, dtype):
+    out = backend.from_host(np.zeros((7, 9), dtype))
+    backend.fill(out[::2, 1::3], 3)
     expected = np.zeros((7, 9), dtype)
     expected[::2, 1::3] = 3
-    same(device, out, expected)
+    same(backend, out, expected)
     if dtype != BOOL:
-        same(device, device.arange(50, 2, 1, dtype), SPEC.arange(50, 2, 1, dtype))
-        same(device, device.arange(0, 2, 1, dtype), SPEC.arange(0, 2, 1, dtype))
+        same(backend, backend.arange(50, 2, 1, dtype), SPEC.arange(50, 2, 1, dtype))
+        same(backend, backend.arange(0, 2, 1, dtype), SPEC.arange(0, 2, 1, dtype))
     if dtype in (F32, F64):
-        same(device, device.arange(1000, 0.1, 0.3, dtype), SPEC.arange(1000, 0.1, 0.3, dtype), rtol=1e-7)
+        same(backend, backend.arange(1000, 0.1, 0.3, dtype), SPEC.arange(1000, 0.1, 0.3, dtype), rtol=1e-7)
 
 
-def test_eight_dimensions_are_enough(device, rng):
+def test_eight_dimensions_are_enough(backend, rng):
     x = values(rng, (2, 3, 2, 3, 2, 3, 2, 3), F32).transpose(7, 2, 4, 1, 0, 6, 3, 5)
-    same(device, device.copy(put(device, x)), x)
+    same(backend, backend.copy(put(backend, x)), x)
 
 
 # -- elementwise -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-def test_map_layouts(device, rng, dtype):
+def test_map_layouts(backend, rng, dtype):
     for x in views(rng, dtype):
         y = x[..., :1] if x.ndim else x
-        same(device, device.map(MUL, [put(device, x), put(device, y)], dtype, dtype), SPEC.map(MUL, [x, y], dtype, dtype))
-        same(device, device.map(LESS, [put(device, x), 2], dtype, BOOL), SPEC.map(LESS, [x, 2], dtype, BOOL))
+        same(backend, backend.map(MUL, [put(backend, x), put(backend, y)], dtype, dtype), SPEC.map(MUL, [x, y], dtype, dtype))
+        same(backend, backend.map(LESS, [put(backend, x), 2], dtype, BOOL), SPEC.map(LESS, [x, 2], dtype, BOOL))
 
 
-def test_map_mixed_dtypes_and_where(device, rng):
+def test_map_mixed_dtypes_and_where(backend, rng):
     a, b, c = values(rng, (8, 1), BOOL), values(rng, (33,), F16), values(rng, (8, 33), I32)
-    same(device, device.map(WHERE, [put(device, a), put(device, b), put(device, c)], F32, F32),
+    same(backend, backend.map(WHERE, [put(backend, a), put(backend, b), put(backend, c)], F32, F32),
          SPEC.map(WHERE, [a, b, c], F32, F32))  # fmt: skip
-    same(device, device.map(ADD, [put(device, b), put(device, c)], F32, BF16), SPEC.map(ADD, [b, c], F32, BF16))
+    same(backend, backend.map(ADD, [put(backend, b), put(backend, c)], F32, BF16), SPEC.map(ADD, [b, c], F32, BF16))
 
 
-def test_map_keeps_a_shared_dense_order(device, rng):
+def test_map_keeps_a_shared_dense_order(backend, rng):
     x = values(rng, (4, 5), F32).T
-    result = device.map(ADD, [put(device, x), put(device, x)], F32, F32)
+    result = backend.map(ADD, [put(backend, x), put(backend, x)], F32, F32)
     assert result.strides == x.strides
-    same(device, result, x + x)
+    same(backend, result, x + x)
 
 
-def test_map_out(device, rng):
+def test_map_out(backend, rng):
     x = values(rng, (6, 8), F32)
-    on_device, expected = device.from_host(x), x.copy()
-    assert device.map(ADD, [on_device, 1.5], F32, F32, out=on_device) is on_device
-    same(device, on_device, expected + np.float32(1.5))
-    device.map(ADD, [on_device[:, :-1], on_device[:, 1:]], F32, F32, out=on_device[:, 1:])
+    on_device, expected = backend.from_host(x), x.copy()
+    assert backend.map(ADD, [on_device, 1.5], F32, F32, out=on_device) is on_device
+    same(backend, on_device, expected + np.float32(1.5))
+    backend.map(ADD, [on_device[:, :-1], on_device[:, 1:]], F32, F32, out=on_device[:, 1:])
     expected = expected + np.float32(1.5)
     expected[:, 1:] = expected[:, :-1] + expected[:, 1:]
-    same(device, on_device, expected)
-    narrow = device.from_host(np.zeros((6, 8), I32))
-    device.map(ADD, [put(device, x), 0.0], F32, F32, out=narrow)
-    same(device, narrow, x.astype(I32))
+    same(backend, on_device, expected)
+    narrow = backend.from_host(np.zeros((6, 8), I32))
+    backend.map(ADD, [put(backend, x), 0.0], F32, F32, out=narrow)
+    same(backend, narrow, x.astype(I32))
 
 
-def test_map_scalars(device):
-    x = device.from_host(np.ones(3, F32))
-    same(device, device.map(MUL, [x, 1e300], F32, F32), np.full(3, np.inf, F32))
-    same(device, device.map(MUL, [x, True], F32, F32), np.ones(3, F32))
-    same(device, device.map(ADD, [device.from_host(np.ones(3, U8)), -2], U8, U8), np.full(3, 255, U8))
-    same(device, device.map(ADD, [device.from_host(np.ones(3, F64)), 0.1], F64, F64), np.full(3, 1.1))
+def test_map_scalars(backend):
+    x = backend.from_host(np.ones(3, F32))
+    same(backend, backend.map(MUL, [x, 1e300], F32, F32), np.full(3, np.inf, F32))
+    same(backend, backend.map(MUL, [x, True], F32, F32), np.ones(3, F32))
+    same(backend, backend.map(ADD, [backend.from_host(np.ones(3, U8)), -2], U8, U8), np.full(3, 255, U8))
+    same(backend, backend.map(ADD, [backend.from_host(np.ones(3, F64)), 0.1], F64, F64), np.full(3, 1.1))
 
 
-def test_zero_division_is_raised_at_the_next_read(device):
-    x = device.from_host(np.array([5, -7, 9], I32))
-    y = device.from_host(np.array([2, 0, 3], I32))
-    result = device.map(FLOORDIV, [x, y], I32, I32)
+def test_zero_division_is_raised_at_the_next_read(backend):
+    x = backend.from_host(np.array([5, -7, 9], I32))
+    y = backend.from_host(np.array([2, 0, 3], I32))
+    result = backend.map(FLOORDIV, [x, y], I32, I32)
     with pytest.raises(ZeroDivisionError, match="floordiv: division by zero"):
-        device.to_host(result)
-    device.synchronize()
-    same(device, device.map(FLOORDIV, [x, 2], I32, I32), np.array([2, -4, 4], I32))
-    device.map(FLOORDIV, [x, 0], I32, I32)
+        backend.to_host(result)
+    backend.synchronize()
+    same(backend, backend.map(FLOORDIV, [x, 2], I32, I32), np.array([2, -4, 4], I32))
+    backend.map(FLOORDIV, [x, 0], I32, I32)
     with pytest.raises(ZeroDivisionError):
-        device.synchronize()
+        backend.synchronize()
 
 
 @pytest.mark.parametrize("name", ["MIN", "MAX", "FLOORDIV", "REMAINDER", "FMOD"])
 @pytest.mark.parametrize("dtype", [U8, I8, I32, I64, F32], ids=str)
-def test_math_of_two(device, rng, name, dtype):
+def test_math_of_two(backend, rng, name, dtype):
     reference = {"MIN": np.minimum, "MAX": np.maximum, "FLOORDIV": np.floor_divide, "REMAINDER": np.remainder,
                  "FMOD": np.fmod}[name]  # fmt: skip
     a, b = values(rng, (500,), dtype), values(rng, (500,), dtype)
@@ -250,25 +250,25 @@ def test_math_of_two(device, rng, name, dtype):
         a[:9] = [np.nan, 1, np.inf, 5, 0.0, -0.0, 3, -3, 6]
         b[:9] = [1, np.nan, 2, np.inf, 2, 3, 0, 0, -3]
     row = Elementwise(name.lower(), reference, f"GG_{name}(a, b)", 2)
-    same(device, device.map(row, [device.from_host(a), device.from_host(b)], dtype, dtype),
+    same(backend, backend.map(row, [backend.from_host(a), backend.from_host(b)], dtype, dtype),
          SPEC.map(row, [a, b], dtype, dtype))  # fmt: skip
 
 
-def test_integer_powers_and_shifts(device):
+def test_integer_powers_and_shifts(backend):
     a = np.array([0, 1, -1, 2, 3, -5, 10, 7, -1, 1, 2], I32)
     b = np.array([0, 5, 7, 10, 40, 3, 9, 31, -3, -2, -1], I32)
     with np.errstate(all="ignore"):
         expected = [int(x) ** int(y) if y >= 0 else {1: 1, -1: -1 if y % 2 else 1}.get(int(x), 0) for x, y in zip(a, b)]
     wrapped = np.array([e & 0xFFFFFFFF for e in expected], np.uint32).view(I32)
     power = Elementwise("ipow", np.power, "GG_IPOW(a, b)", 2)
-    same(device, device.map(power, [device.from_host(a), device.from_host(b)], I32, I32), wrapped)
+    same(backend, backend.map(power, [backend.from_host(a), backend.from_host(b)], I32, I32), wrapped)
     counts = np.array([0, 1, 31, 32, 40, -1], I32)
     left = Elementwise("shl", np.left_shift, "GG_SHL(a, b)", 2)
     right = Elementwise("shr", np.right_shift, "GG_SHR(a, b)", 2)
-    c = device.from_host(counts)
-    same(device, device.map(left, [device.from_host(np.full(6, 3, I32)), c], I32, I32),
+    c = backend.from_host(counts)
+    same(backend, backend.map(left, [backend.from_host(np.full(6, 3, I32)), c], I32, I32),
          np.array([3, 6, -(2**31), 0, 0, 0], I32))  # fmt: skip
-    same(device, device.map(right, [device.from_host(np.full(6, -8, I32)), c], I32, I32),
+    same(backend, backend.map(right, [backend.from_host(np.full(6, -8, I32)), c], I32, I32),
          np.array([-8, -4, -1, -1, -1, -1], I32))  # fmt: skip
 
 
@@ -280,7 +280,7 @@ SHAPES = [((5000,), (0,)), ((3, 9001), (1,)), ((700, 3), (1,)), ((700, 3), (0,))
 
 @pytest.mark.parametrize("kind", ["sum", "prod", "max", "min", "any", "all"])
 @pytest.mark.parametrize("dtype", [BOOL, I32, BF16, F32], ids=str)
-def test_reduce(device, rng, kind, dtype):
+def test_reduce(backend, rng, kind, dtype):
     for shape, axes in SHAPES:
         x = values(rng, shape, dtype, 0 if kind == "any" else -3, 4)
         result = BOOL if kind in ("any", "all") else I64 if kind in ("sum", "prod") and dtype in (BOOL, I32) else dtype
@@ -288,120 +288,120 @@ def test_reduce(device, rng, kind, dtype):
             x = (1 + x / 3000).astype(dtype)
         for y in (x, x.transpose()):
             axes_y = tuple(sorted(x.ndim - 1 - a for a in axes)) if y is not x else axes
-            got = device.reduce(kind, put(device, y), axes_y, result)
+            got = backend.reduce(kind, put(backend, y), axes_y, result)
             tolerance = {F32: 1e-5, BF16: 1e-2}.get(result, 0) if kind in ("sum", "prod") else 0
-            same(device, got, SPEC.reduce(kind, y, axes_y, result), rtol=tolerance, atol=tolerance * 100)
+            same(backend, got, SPEC.reduce(kind, y, axes_y, result), rtol=tolerance, atol=tolerance * 100)
 
 
-def test_reduce_many_elements_accurately(device, rng):
+def test_reduce_many_elements_accurately(backend, rng):
     x = rng.random(3_000_000).astype(F32)
     exact = x.astype(F64).sum()
-    got = float(device.to_host(device.reduce("sum", device.from_host(x), (0,), F32)))
+    got = float(backend.to_host(backend.reduce("sum", backend.from_host(x), (0,), F32)))
     assert abs(got - exact) / exact < 2e-7
-    same(device, device.reduce("sum", device.from_host(x.reshape(1500, 2000)), (0,), F32),
+    same(backend, backend.reduce("sum", backend.from_host(x.reshape(1500, 2000)), (0,), F32),
          x.reshape(1500, 2000).astype(F64).sum(0).astype(F32), rtol=2e-6)  # fmt: skip
 
 
-def test_reduce_is_deterministic(device, rng):
-    x = device.from_host(rng.standard_normal((200, 3001)).astype(F32))
+def test_reduce_is_deterministic(backend, rng):
+    x = backend.from_host(rng.standard_normal((200, 3001)).astype(F32))
     for axes in ((0,), (1,), (0, 1)):
-        first, second = (device.to_host(device.reduce("sum", x, axes, F32)) for _ in range(2))
+        first, second = (backend.to_host(backend.reduce("sum", x, axes, F32)) for _ in range(2))
         assert first.tobytes() == second.tobytes()
 
 
-def test_reduce_of_nothing(device):
-    x = device.from_host(np.zeros((3, 0), F32))
-    same(device, device.reduce("sum", x, (1,), F32), np.zeros(3, F32))
-    same(device, device.reduce("prod", x, (1,), F32), np.ones(3, F32))
-    same(device, device.reduce("any", x, (0, 1), BOOL), np.zeros((), BOOL))
-    same(device, device.reduce("all", x, (1,), BOOL), np.ones(3, BOOL))
-    same(device, device.reduce("max", x, (0,), F32), np.zeros((0,), F32))
+def test_reduce_of_nothing(backend):
+    x = backend.from_host(np.zeros((3, 0), F32))
+    same(backend, backend.reduce("sum", x, (1,), F32), np.zeros(3, F32))
+    same(backend, backend.reduce("prod", x, (1,), F32), np.ones(3, F32))
+    same(backend, backend.reduce("any", x, (0, 1), BOOL), np.zeros((), BOOL))
+    same(backend, backend.reduce("all", x, (1,), BOOL), np.ones(3, BOOL))
+    same(backend, backend.reduce("max", x, (0,), F32), np.zeros((0,), F32))
 
 
 @pytest.mark.parametrize("n", [9, 5000])
-def test_nan_is_passed_on(device, n):
+def test_nan_is_passed_on(backend, n):
     x = np.arange(2 * n, dtype=F32).reshape(2, n)
     x[0, n // 2] = np.nan
     for kind in ("max", "min"):
-        same(device, device.reduce(kind, device.from_host(x), (1,), F32), SPEC.reduce(kind, x, (1,), F32))
-        same(device, device.reduce(kind, device.from_host(x), (0,), F32), SPEC.reduce(kind, x, (0,), F32))
+        same(backend, backend.reduce(kind, backend.from_host(x), (1,), F32), SPEC.reduce(kind, x, (1,), F32))
+        same(backend, backend.reduce(kind, backend.from_host(x), (0,), F32), SPEC.reduce(kind, x, (0,), F32))
 
 
 @pytest.mark.parametrize("dtype", [BOOL, U8, I64, F16, F32], ids=str)
-def test_arg_reduce(device, rng, dtype):
+def test_arg_reduce(backend, rng, dtype):
     for shape, axis in (((5000,), 0), ((40, 30), 0), ((40, 30), 1), ((2, 3, 4), 1)):
         x = values(rng, shape, dtype)
         for kind in ("argmax", "argmin"):
-            same(device, device.arg_reduce(kind, put(device, x), axis), SPEC.arg_reduce(kind, x, axis))
+            same(backend, backend.arg_reduce(kind, put(backend, x), axis), SPEC.arg_reduce(kind, x, axis))
             if dtype in (F16, F32):
                 y = x.copy()
                 y[(shape[0] // 2,) * len(shape[:1])] = np.nan
-                same(device, device.arg_reduce(kind, put(device, y), axis), SPEC.arg_reduce(kind, y, axis))
+                same(backend, backend.arg_reduce(kind, put(backend, y), axis), SPEC.arg_reduce(kind, y, axis))
 
 
 @pytest.mark.parametrize("dtype", [I32, BF16, F32], ids=str)
-def test_scan(device, rng, dtype):
+def test_scan(backend, rng, dtype):
     for shape, axis in (((10_000,), 0), ((3, 2500), 1), ((2500, 3), 0), ((4, 5, 6), 1), ((0, 3), 0)):
         x = values(rng, shape, dtype, 0, 3)
         tolerance = {F32: 1e-4, BF16: 1e-2}.get(dtype, 0)
         result = I64 if dtype == I32 else dtype
-        same(device, device.scan("sum", put(device, x), axis, result), SPEC.scan("sum", x, axis, result), rtol=tolerance)
+        same(backend, backend.scan("sum", put(backend, x), axis, result), SPEC.scan("sum", x, axis, result), rtol=tolerance)
         small = (1 + x / 9000).astype(dtype)
-        same(device, device.scan("prod", put(device, small), axis, dtype), SPEC.scan("prod", small, axis, dtype),
+        same(backend, backend.scan("prod", put(backend, small), axis, dtype), SPEC.scan("prod", small, axis, dtype),
              rtol=tolerance * 3)  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [BOOL, U8, I64, BF16, F32], ids=str)
 @pytest.mark.parametrize("descending", [False, True])
-def test_sort(device, rng, dtype, descending):
+def test_sort(backend, rng, dtype, descending):
     for shape, axis in (((5000,), 0), ((7, 300), 1), ((33, 5), 0), ((3, 17, 2), 1), ((4, 0), 1), ((1,), 0), ((), 0)):
         x = values(rng, shape, dtype)
         if dtype in (BF16, F32) and x.size > 20:
             x.reshape(-1)[::7] = np.nan
-        got, positions = device.sort(put(device, x), axis, descending)
+        got, positions = backend.sort(put(backend, x), axis, descending)
         if x.ndim == 0:
-            same(device, got, x)
+            same(backend, got, x)
             continue
         expected = SPEC.sort(x, axis, descending)
-        same(device, got, expected[0])
-        same(device, positions, expected[1])
+        same(backend, got, expected[0])
+        same(backend, positions, expected[1])
 
 
-def test_sort_of_a_view_with_an_offset(device, rng):
+def test_sort_of_a_view_with_an_offset(backend, rng):
     x = values(rng, (300,), F32)
-    got, positions = device.sort(device.from_host(x)[100:], 0, False)
-    same(device, got, np.sort(x[100:]))
-    same(device, positions, np.argsort(x[100:], kind="stable"))
+    got, positions = backend.sort(backend.from_host(x)[100:], 0, False)
+    same(backend, got, np.sort(x[100:]))
+    same(backend, positions, np.argsort(x[100:], kind="stable"))
 
 
-def test_nonzero(device, rng):
+def test_nonzero(backend, rng):
     x = values(rng, (20, 7), I32, 0, 2)
-    same(device, device.nonzero(put(device, x)), np.flatnonzero(x).astype(I64))
+    same(backend, backend.nonzero(put(backend, x)), np.flatnonzero(x).astype(I64))
 
 
 # -- products -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [I64, F16, BF16, F32, F64], ids=str)
-def test_matmul(device, rng, dtype):
+def test_matmul(backend, rng, dtype):
     sizes = [(1, 1, 1), (3, 5, 4), (17, 70, 130), (6, 64, 64), (33, 0, 9), (0, 4, 4), (65, 129, 1), (1, 300, 70), (100, 33, 65)]
     for (m, k, n), (ta, tb) in itertools.product(sizes, itertools.product((0, 1), repeat=2)):
         a = values(rng, (k, m) if ta else (m, k), dtype, -2, 3)
         b = values(rng, (n, k) if tb else (k, n), dtype, -2, 3)
         a, b = a.T if ta else a, b.T if tb else b
-        got = device.matmul(put(device, a), put(device, b))
+        got = backend.matmul(put(backend, a), put(backend, b))
         tolerance = {F16: 2e-3, BF16: 2e-2, F32: 1e-5, F64: 1e-12}.get(dtype, 0)
-        same(device, got, SPEC.matmul(a, b), rtol=tolerance, atol=tolerance * 100)
+        same(backend, got, SPEC.matmul(a, b), rtol=tolerance, atol=tolerance * 100)
 
 
-def test_matmul_batches(device, rng):
+def test_matmul_batches(backend, rng):
     a, b = values(rng, (2, 3, 20, 30), F32), values(rng, (2, 3, 30, 70), F32)
     one = values(rng, (1, 30, 70), F32)
     cases = [(a, b), (a, np.broadcast_to(one, b.shape)), (a[:, ::2], b[:, ::2]), (a[..., ::2], b[..., ::2, :]),
              (np.broadcast_to(a[:1], a.shape), b.transpose(1, 0, 2, 3).transpose(1, 0, 2, 3)),
              (b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)), (a[:, :, :0], b), (a[..., :0], b[..., :0, :])]  # fmt: skip
     for x, y in cases:
-        same(device, device.matmul(put(device, x), put(device, y)), SPEC.matmul(x, y), rtol=1e-5, atol=1e-4)
+        same(backend, backend.matmul(put(backend, x), put(backend, y)), SPEC.matmul(x, y), rtol=1e-5, atol=1e-4)
 
 
 # -- indexing -------------------------------------------------------------------------------------
@@ -409,47 +409,47 @@ def test_matmul_batches(device, rng):
 
 @pytest.mark.parametrize("dtype", [BOOL, I16, F32, F64], ids=str)
 @pytest.mark.parametrize("integer", [I32, I64, U8], ids=str)
-def test_take_and_gather(device, rng, dtype, integer):
+def test_take_and_gather(backend, rng, dtype, integer):
     for x in (values(rng, (6, 40, 5), dtype), values(rng, (5, 40, 6), dtype).transpose(2, 1, 0)):
         for axis in range(3):
             index = rng.integers(0, x.shape[axis], 11).astype(integer)
-            same(device, device.take(put(device, x), put(device, index[::-2]), axis, "take"),
+            same(backend, backend.take(put(backend, x), put(backend, index[::-2]), axis, "take"),
                  np.take(x, index[::-2], axis))  # fmt: skip
             shape = [4, 3, 2]
             shape[axis] = 9
             index = rng.integers(0, x.shape[axis], shape).astype(integer)
-            same(device, device.gather(put(device, x), put(device, index), axis, "gather"), SPEC.gather(x, index, axis, "g"))
-    same(device, device.take(put(device, x), put(device, np.zeros(0, integer)), 0, "take"), x[:0])
+            same(backend, backend.gather(put(backend, x), put(backend, index), axis, "gather"), SPEC.gather(x, index, axis, "g"))
+    same(backend, backend.take(put(backend, x), put(backend, np.zeros(0, integer)), 0, "take"), x[:0])
 
 
 @pytest.mark.parametrize("bad", [-1, 5, 2**40])
-def test_index_out_of_range(device, bad):
-    x = device.from_host(np.arange(10, dtype=F32).reshape(5, 2))
-    index = device.from_host(np.array([0, bad, 1], I64))
-    result = device.take(x, index, 0, "embedding")
+def test_index_out_of_range(backend, bad):
+    x = backend.from_host(np.arange(10, dtype=F32).reshape(5, 2))
+    index = backend.from_host(np.array([0, bad, 1], I64))
+    result = backend.take(x, index, 0, "embedding")
     with pytest.raises(IndexError, match=rf"embedding: index {bad} is out of range for size 5"):
-        device.to_host(result)
-    same(device, device.take(x, device.from_host(np.array([4], I64)), 0, "take"), np.array([[8, 9]], F32))
-    column = device.from_host(np.array([[0, bad]], I64))
-    device.gather(x, column, 0, "gather")
+        backend.to_host(result)
+    same(backend, backend.take(x, backend.from_host(np.array([4], I64)), 0, "take"), np.array([[8, 9]], F32))
+    column = backend.from_host(np.array([[0, bad]], I64))
+    backend.gather(x, column, 0, "gather")
     with pytest.raises(IndexError, match=rf"gather: index {bad} "):
-        device.synchronize()
-    device.scatter(x, column, device.from_host(np.ones((1, 2), F32)), 0, "add", "scatter_add")
+        backend.synchronize()
+    backend.scatter(x, column, backend.from_host(np.ones((1, 2), F32)), 0, "add", "scatter_add")
     with pytest.raises(IndexError, match=rf"scatter_add: index {bad} "):
-        device.synchronize()
+        backend.synchronize()
 
 
-def test_the_first_failing_launch_is_named(device):
-    x = device.from_host(np.zeros(3, F32))
+def test_the_first_failing_launch_is_named(backend):
+    x = backend.from_host(np.zeros(3, F32))
     for op, i in (("fine", 2), ("first", 7), ("second", 8)):
-        device.take(x, device.from_host(np.array([i], I64)), 0, op)
+        backend.take(x, backend.from_host(np.array([i], I64)), 0, op)
     with pytest.raises(IndexError, match="first: index 7"):
-        device.synchronize()
+        backend.synchronize()
 
 
 @pytest.mark.parametrize("mode", ["set", "add", "multiply", "max", "min"])
 @pytest.mark.parametrize("dtype", [BOOL, I32, BF16, F32], ids=str)
-def test_scatter(device, rng, mode, dtype):
+def test_scatter(backend, rng, mode, dtype):
     out = values(rng, (6, 50, 5), dtype, 1, 4)
     for axis in range(3):
         shape = [4, 3, 5]
@@ -461,22 +461,22 @@ def test_scatter(device, rng, mode, dtype):
             source = values(rng, shape, dtype, 1, 3)
             expected = out.copy()
             SPEC.scatter(expected, where, source, axis, mode, "scatter")
-            target = device.from_host(out)
-            device.scatter(target, put(device, where), put(device, source), axis, mode, "scatter")
+            target = backend.from_host(out)
+            backend.scatter(target, put(backend, where), put(backend, source), axis, mode, "scatter")
             tolerance = {BF16: 1e-2, F32: 1e-5}.get(dtype, 0) if mode in ("add", "multiply") else 0
-            same(device, target, expected, rtol=tolerance)
+            same(backend, target, expected, rtol=tolerance)
 
 
-def test_scatter_add_into_a_view_twice_gives_the_same_bits(device, rng):
+def test_scatter_add_into_a_view_twice_gives_the_same_bits(backend, rng):
     index = rng.integers(0, 10, 3000)
     source = rng.standard_normal((3000, 7)).astype(F32)
     results = []
     for _ in range(2):
-        out = device.from_host(np.zeros((7, 20), F32))
+        out = backend.from_host(np.zeros((7, 20), F32))
         view = out.transpose((1, 0))[::2]
-        rows = device.as_strided(device.from_host(index), (3000, 7), (8, 0), 0)
-        device.scatter(view, rows, device.from_host(source), 0, "add", "index_add")
-        results.append(device.to_host(out))
+        rows = backend.as_strided(backend.from_host(index), (3000, 7), (8, 0), 0)
+        backend.scatter(view, rows, backend.from_host(source), 0, "add", "index_add")
+        results.append(backend.to_host(out))
     assert results[0].tobytes() == results[1].tobytes()
     expected = np.zeros((10, 7))
     np.add.at(expected, index, source.astype(F64))
@@ -492,9 +492,9 @@ def test_scatter_add_into_a_view_twice_gives_the_same_bits(device, rng):
     [("bits", I64), *itertools.product(("uniform", "normal"), (F16, BF16, F32, F64))],
     ids=str,
 )
-def test_random_is_the_same_stream_to_the_bit(device, kind, dtype):
+def test_random_is_the_same_stream_to_the_bit(backend, kind, dtype):
     for shape, seed, stream in (((1,), 0, 0), ((7, 11), 1234, 5), ((100_003,), -1, 2**63 + 9), ((0,), 0, 0)):
-        got = device.to_host(device.random(kind, shape, dtype, seed, stream))
+        got = backend.to_host(backend.random(kind, shape, dtype, seed, stream))
         expected = SPEC.random(kind, shape, dtype, seed, stream)
         assert got.dtype == expected.dtype and got.tobytes() == expected.tobytes()
 
@@ -507,7 +507,7 @@ WINDOWS = [((9,), (3,), (1,), (1,)), ((10, 11), (3, 2), (2, 1), (1, 2)), ((8, 40
 
 @pytest.mark.parametrize("size, kernel, stride, dilation", WINDOWS, ids=str)
 @pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
-def test_windows(device, rng, size, kernel, stride, dilation, dtype):
+def test_windows(backend, rng, size, kernel, stride, dilation, dtype):
     x = rng.integers(-5, 5, (2, 3, *size)).astype(dtype)
     counts = layout.window_counts(size, kernel, stride, dilation)
     windows = rng.integers(-5, 5, (2, 3, *counts, *kernel)).astype(dtype)
@@ -515,62 +515,62 @@ def test_windows(device, rng, size, kernel, stride, dilation, dtype):
     columns = rng.integers(-5, 5, (2, 3, *kernel, *counts)).astype(dtype)
     back = columns.transpose(0, 1, *range(2 + s, 2 + 2 * s), *range(2, 2 + s))
     for w in (windows, back):
-        same(device, device.fold(put(device, w), size, stride, dilation), SPEC.fold(w, size, stride, dilation))
+        same(backend, backend.fold(put(backend, w), size, stride, dilation), SPEC.fold(w, size, stride, dilation))
     for y in (x, x.transpose(1, 0, *range(2, 2 + s)), x[:, :, ::-1]):
-        got, index = device.max_pool(put(device, y), kernel, stride, dilation)
+        got, index = backend.max_pool(put(backend, y), kernel, stride, dilation)
         expected, places = SPEC.max_pool(y, kernel, stride, dilation)
-        same(device, got, expected)
-        same(device, index, places)
+        same(backend, got, expected)
+        same(backend, index, places)
     gradient = rng.integers(-5, 5, places.shape).astype(dtype)
-    same(device, device.max_pool_grad(put(device, gradient), index, size, kernel, stride, dilation),
+    same(backend, backend.max_pool_grad(put(backend, gradient), index, size, kernel, stride, dilation),
          SPEC.max_pool_grad(gradient, places, size, kernel, stride, dilation))  # fmt: skip
 
 
-def test_max_pool_of_nan(device):
+def test_max_pool_of_nan(backend):
     x = np.arange(16, dtype=F32).reshape(1, 1, 4, 4)
     x[0, 0, 1, 1] = np.nan
-    got, index = device.max_pool(device.from_host(x), (2, 2), (2, 2), (1, 1))
+    got, index = backend.max_pool(backend.from_host(x), (2, 2), (2, 2), (1, 1))
     expected, places = SPEC.max_pool(x, (2, 2), (2, 2), (1, 1))
-    same(device, got, expected)
-    same(device, index, places)
+    same(backend, got, expected)
+    same(backend, index, places)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_convolve(device, rng, groups):
+def test_convolve(backend, rng, groups):
     x, w = values(rng, (3, 4, 9, 8), F32), values(rng, (6, 4 // groups, 3, 2), F32)
     args = ((2, 1), (1, 2), groups)
     expected = SPEC.convolve(x, w, *args)
     g = values(rng, expected.shape, F32)
-    same(device, device.convolve(put(device, x), put(device, w), *args), expected, rtol=1e-5, atol=1e-3)
-    same(device, device.convolve_input_grad(put(device, g), put(device, w), (9, 8), *args),
+    same(backend, backend.convolve(put(backend, x), put(backend, w), *args), expected, rtol=1e-5, atol=1e-3)
+    same(backend, backend.convolve_input_grad(put(backend, g), put(backend, w), (9, 8), *args),
          SPEC.convolve_input_grad(g, w, (9, 8), *args), rtol=1e-5, atol=1e-3)  # fmt: skip
-    same(device, device.convolve_weight_grad(put(device, g), put(device, x), (3, 2), *args),
+    same(backend, backend.convolve_weight_grad(put(backend, g), put(backend, x), (3, 2), *args),
          SPEC.convolve_weight_grad(g, x, (3, 2), *args), rtol=1e-5, atol=1e-3)  # fmt: skip
 
 
 # -- the machinery ---------------------------------------------------------------------------------------
 
 
-def test_memory_figures_and_running_out(device):
-    before = device.memory_stats()
-    array = device.empty((1 << 20,), F32)
-    during = device.memory_stats()
+def test_memory_figures_and_running_out(backend):
+    before = backend.memory_stats()
+    array = backend.empty((1 << 20,), F32)
+    during = backend.memory_stats()
     assert during["allocated"] >= before["allocated"] + array.nbytes
     assert during["peak"] >= during["allocated"] and during["reserved"] >= during["allocated"]
     del array
-    assert device.memory_stats()["allocated"] == before["allocated"]
+    assert backend.memory_stats()["allocated"] == before["allocated"]
     with pytest.raises(OutOfMemoryError, match=r"cannot allocate 4,398,046,511,104 bytes: .* in use"):
-        device.empty((1 << 40,), F32)
-    same(device, device.arange(3, 0, 1, I64), np.arange(3))
+        backend.empty((1 << 40,), F32)
+    same(backend, backend.arange(3, 0, 1, I64), np.arange(3))
 
 
-def test_threads_may_launch_at_once(device):
-    x = device.from_host(np.zeros(1000, F32))
+def test_threads_may_launch_at_once(backend):
+    x = backend.from_host(np.zeros(1000, F32))
     wrong = []
 
     def work(number):
         for _ in range(50):
-            if not (device.to_host(device.map(ADD, [x, number], F32, F32)) == number).all():
+            if not (backend.to_host(backend.map(ADD, [x, number], F32, F32)) == number).all():
                 wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]

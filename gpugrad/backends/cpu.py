@@ -271,27 +271,64 @@ class CpuBackend(Backend):
             part += windows[(slice(None),) * (2 + s) + offset]
         return out.astype(windows.dtype, copy=False)
 
+    def convolve(
+        self, x: np.ndarray, weight: np.ndarray, stride: Sequence[int], dilation: Sequence[int], groups: int
+    ) -> np.ndarray:
+        out = layout.window_counts(x.shape[2:], weight.shape[2:], stride, dilation)
+        result = np.empty((x.shape[0], weight.shape[0], *out), x.dtype)
+        for part in _chunks(x, weight.shape[2:], out):
+            result[part] = super().convolve(x[part], weight, stride, dilation, groups)
+        return result
+
+    def convolve_input_grad(
+        self,
+        gradient: np.ndarray,
+        weight: np.ndarray,
+        size: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+    ) -> np.ndarray:
+        result = np.empty((gradient.shape[0], weight.shape[1] * groups, *size), gradient.dtype)
+        for part in _chunks(result, weight.shape[2:], gradient.shape[2:]):
+            result[part] = super().convolve_input_grad(gradient[part], weight, size, stride, dilation, groups)
+        return result
+
+    def convolve_weight_grad(
+        self,
+        gradient: np.ndarray,
+        x: np.ndarray,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+    ) -> np.ndarray:
+        work = _F32 if x.dtype in HALVES else x.dtype
+        total = np.zeros((gradient.shape[1], x.shape[1] // groups, *kernel), work)
+        for part in _chunks(x, kernel, gradient.shape[2:]):
+            total += super().convolve_weight_grad(gradient[part], x[part], kernel, stride, dilation, groups)
+        return total.astype(x.dtype, copy=False)
+
     def max_pool(
         self, array: np.ndarray, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         size = array.shape[2:]
         out = layout.window_counts(size, kernel, stride, dilation)
-        best: np.ndarray | None = None
-        index = np.empty((*array.shape[:2], *out), np.int64)
-        for offset in product(*(range(k) for k in kernel)):
-            value = array[_window_slices(out, offset, stride, dilation)]
-            place = _positions(size, out, offset, stride, dilation)
-            if best is None:
-                best = value.copy()
-                index[...] = place
-                continue
-            better = value > best
-            if value.dtype.kind not in "biu":
-                better |= np.isnan(value) & ~np.isnan(best)
-            np.copyto(best, value, where=better)
-            np.copyto(index, np.broadcast_to(place, index.shape), where=better)
-        assert best is not None
-        return np.ascontiguousarray(best), index
+        offsets = list(product(*(range(k) for k in kernel)))
+        parts = [array[_window_slices(out, o, stride, dilation)] for o in offsets]
+        best = np.array(parts[0], order="C")
+        for part in parts[1:]:
+            np.maximum(best, part, out=best)  # NaN wins
+        nan = best.dtype.kind not in "biu" and bool(np.isnan(best).any())
+        which = np.zeros(best.shape, np.uint8 if len(offsets) < 256 else np.int64)
+        for k in range(len(offsets) - 1, -1, -1):  # downwards, so that the first of equals stays
+            hit = parts[k] == best
+            if nan:
+                hit |= np.isnan(parts[k])
+            np.copyto(which, k, where=hit, casting="unsafe")
+        inside = np.array([_positions(size, (1,) * len(size), o, stride, dilation).item() for o in offsets], np.int64)
+        origin = _positions(size, out, (0,) * len(size), stride, dilation)
+        return best, inside[which] + origin
 
     def max_pool_grad(
         self,
@@ -302,16 +339,16 @@ class CpuBackend(Backend):
         stride: Sequence[int],
         dilation: Sequence[int],
     ) -> np.ndarray:
+        planes = gradient.shape[0] * gradient.shape[1]
+        area = int(np.prod(size, dtype=np.int64))
         work = _F32 if gradient.dtype in HALVES else gradient.dtype
-        total = np.zeros((*gradient.shape[:2], *size), work)
-        out = gradient.shape[2:]
-        for offset in product(*(range(k) for k in kernel)):
-            place = _positions(size, out, offset, stride, dilation)
-            part = total[_window_slices(out, offset, stride, dilation)]
-            np.add(part, gradient, out=part, where=index == place, casting="unsafe")
-        return total.astype(gradient.dtype, copy=False)
-
-
+        total = np.zeros(planes * area, work)
+        where = (index.reshape(planes, -1) + (np.arange(planes, dtype=np.int64) * area)[:, None]).reshape(-1)
+        if all(t > d * (k - 1) for k, t, d in zip(kernel, stride, dilation, strict=True)):
+            total[where] = gradient.reshape(-1)  # windows do not overlap
+        else:
+            np.add.at(total, where, gradient.reshape(-1).astype(work, copy=False))
+        return total.reshape(*gradient.shape[:2], *size).astype(gradient.dtype, copy=False)
 
 
 _REDUCE: dict[str, np.ufunc] = {
@@ -377,6 +414,16 @@ class _Memory:
             "typestr": typestr,
             "version": 3,
         }
+
+
+_COLUMNS = 1 << 20  # bytes of im2col columns at a time: they should stay in a core's cache
+
+
+def _chunks(x: np.ndarray, kernel: Sequence[int], out: Sequence[int]) -> list[slice]:
+    """Slices of the batch whose columns take about ``_COLUMNS`` bytes."""
+    per_sample = x.shape[1] * int(np.prod(kernel, dtype=np.int64) * np.prod(out, dtype=np.int64)) * x.itemsize
+    step = max(1, _COLUMNS // max(per_sample, 1))
+    return [slice(i, i + step) for i in range(0, x.shape[0], step)]
 
 
 def _check_index(index: np.ndarray, n: int, op: str) -> None:

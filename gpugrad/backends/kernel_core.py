@@ -67,6 +67,7 @@ class KernelCore(Backend):
         self.dialect = dialect
         self.cpu_shapes = cpu_shapes
         self.fp64 = fp64
+        self.vector_bytes = 64  # of the widest vector that arithmetic takes, on CPU-type devices
         self.shape = kernel_source.CPU_SHAPE if cpu_shapes else kernel_source.GPU_SHAPE
         self.force_wide = bool(os.environ.get("GPUGRAD_INDEX64"))  # 64-bit index arithmetic everywhere, for tests
         self._common = kernel_source.common_defines(cpu_shapes, fp64)
@@ -126,7 +127,7 @@ class KernelCore(Backend):
                     program = self._programs[specialization] = self._compile(
                         source, "GG_CONTRACT" in defines, "T_f64" in defines
                     )
-                kernel = self._get_kernel(program, name, local or self.shape["LOCAL_SIZE"])
+                kernel = self._get_kernel(program, name, self.shape["LOCAL_SIZE"] if local is None else local)
                 self._kernels[key] = kernel
         return kernel
 

@@ -68,9 +68,10 @@ def symbol(*parts: str) -> str:
     return "gg_" + re.sub(r"\W", "_", "_".join(parts))
 
 
-CPU_SHAPE = {"GG_CPU": 1, "LOCAL_SIZE": 64, "RUN": 16, "LANES": 16, "COLUMNS": 64, "GROUP": 1, "TILE": 16, "MERGE": 256}
-GPU_SHAPE = {"LOCAL_SIZE": 256, "RUN": 1, "LANES": 1, "COLUMNS": 1, "GROUP": 256, "TILE": 16, "MERGE": 16}
-"""Shapes of launches: elements along a row and columns that one item handles, accumulators of an item, items
+CPU_SHAPE = {"GG_CPU": 1, "LOCAL_SIZE": 64, "RUN": 16, "PIECE": 256, "VECTOR": 16, "LANES": 16, "COLUMNS": 64,
+             "GROUP": 1, "TILE": 16, "MERGE": 256}  # fmt: skip
+GPU_SHAPE = {"LOCAL_SIZE": 256, "RUN": 1, "PIECE": 1, "LANES": 1, "COLUMNS": 1, "GROUP": 256, "TILE": 16, "MERGE": 16}
+"""Shapes of launches: neighbouring elements, elements of a row and columns that one item handles, accumulators of an item, items
 of a group that reduces together, side of a matrix tile, outputs of one item of a merge. CPU-type OpenCL devices
 run items one after another and want each to do a vector's worth of neighbouring work; GPUs want neighbouring
 items on neighbouring elements."""

@@ -30,6 +30,7 @@ from gpugrad.backends.kernel_core import (
     scalar_packer,
 )
 from gpugrad.backends.kernel_order import OrderedOps
+from gpugrad.backends.kernel_product import product_plan
 from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
 
 _BOOL = np.dtype(bool)
@@ -126,9 +127,12 @@ class KernelBackend(OrderedOps):
             if len(dims) > MAX_DIMS:
                 raise RuntimeError(f"{row.name}: {len(dims)} dimensions that cannot be merged; at most {MAX_DIMS} "
                                    "are possible on this device: make the operands contiguous first")
-            pieces = -(-dims[-1] // run)
-            items, variant = total // dims[-1] * pieces if total else 0, "strided"
-            values = [items, pieces, dims[-1], len(dims) - 1, *pad(dims[:-1], 1), *where, *(s[-1] for s in steps)]
+            piece = self.shape["PIECE"]
+            pieces = -(-dims[-1] // piece)
+            all_rows = total // dims[-1] if total else 0
+            rows = max(1, piece // dims[-1]) if total else 1
+            items, variant = -(-all_rows // rows) * pieces, "strided"
+            values = [items, pieces, rows, all_rows, dims[-1], len(dims) - 1, *pad(dims[:-1], 1), *where, *(s[-1] for s in steps)]
             values += itertools.chain.from_iterable(pad(s[:-1]) for s in steps)
             params = struct.pack(f"={len(values)}{code}", *values)
         plan = Plan(None, self._groups(items), params).result(shape, result, tuple(strides[-1]))
@@ -146,18 +150,21 @@ class KernelBackend(OrderedOps):
         """Symbol and definitions of one elementwise specialisation."""
         short = SHORT[compute]
         name = symbol("map", row.name, short)
-        parameters, loads, count = "", "", 0
+        parameters, loads, buffers, fetches, picks, count = "", "", "", "", "", 0
         for letter, x in zip(_LETTERS, inputs, strict=False):
             if type(x) is self.array_type:
                 dtype = SHORT[x.dtype]
                 parameters += f"GLOBAL const S_{dtype} *p{count}, "
                 loads += f"T {letter} = CV({short}, LD({dtype}, p{count}, AT({count}))); "
+                buffers += f"T v{count}[VECTOR]; "
+                fetches += f"FETCH(v{count}, {dtype}, p{count}, {count}) "
+                picks += f"T {letter} = v{count}[gg_j]; "
                 count += 1
             else:
                 parameters += f"T {letter}, "
         defines = {"NAME": name, "EXPR": f"({row.c[kernel_source.kind(short)]})", "INPUTS": parameters,
                    "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
-                   **type_defines(short)}  # fmt: skip
+                   "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, **type_defines(short)}  # fmt: skip
         if row.c_check is not None:
             defines["CHECK"] = row.c_check
         return name, defines
@@ -314,40 +321,21 @@ class KernelBackend(OrderedOps):
         key = ("matmul", a.dtype.num, a.shape, a.strides, a.offset, b.shape, b.strides, b.offset)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._remember(key, self._matmul_plan(a, b))
+            plan = self._remember(key, product_plan(self, a, b))
+        if not plan.groups:
+            result = self._result(plan)
+            if result.size:
+                self.fill(result, 0)
+            return result
+        if plan.widen is not None:
+            return self.copy(self.matmul(self.copy(a, plan.widen), self.copy(b, plan.widen)), a.dtype)
+        right = b.buffer
+        if plan.pack is not None:
+            right = self._allocate(plan.pack.nbytes)
+            self._launch(plan.pack.kernel, plan.pack.groups, b.buffer, right, plan.pack.params)
         result = self._result(plan)
-        if plan.groups:
-            self._launch(plan.kernel, plan.groups, a.buffer, b.buffer, result.buffer, plan.params)
-        elif result.size:
-            self.fill(result, 0)
+        self._launch(plan.kernel, plan.groups, a.buffer, right, result.buffer, plan.params)
         return result
-
-    def _matmul_plan(self, a: StridedArray, b: StridedArray) -> Plan:
-        *batch, m, k = a.shape
-        n = b.shape[-1]
-        shape = (*batch, m, n)
-        count = prod(batch)
-        size = a.itemsize
-        a_steps, b_steps = elements(a.strides, size), elements(b.strides, size)
-        batch_shape, (a_batch, b_batch) = coalesce(batch, a_steps[:-2], b_steps[:-2])
-        if len(batch_shape) > MAX_DIMS:
-            raise RuntimeError(f"matmul: operands of shape {a.shape} and {b.shape} have more than {MAX_DIMS} batch "
-                               "dimensions that cannot be merged: make them contiguous first")
-        tile = self.shape["TILE"]
-        tiles_m, tiles_n = -(-m // tile), -(-n // tile)
-        groups = count * tiles_m * tiles_n if k else 0
-        index, code = self._index_type([(a.shape, a.strides, a.offset, size), (b.shape, b.strides, b.offset, size),
-                                        (shape, layout.contiguous_strides(shape, size), 0, size)])  # fmt: skip
-        values = [m, n, k, tiles_m, tiles_n, a.offset // size, b.offset // size,
-                  a_steps[-2], a_steps[-1], b_steps[-2], b_steps[-1],
-                  len(batch_shape), *pad(batch_shape, 1), *pad(a_batch), *pad(b_batch)]  # fmt: skip
-        plan = Plan(None, groups, struct.pack(f"={len(values)}{code}", *values)).result(shape, a.dtype)
-        if groups:
-            short = SHORT[a.dtype]
-            name = symbol("matmul", short)
-            defines = {"NAME": name, "X": short, "IDX": index, "GG_CONTRACT": 1, **type_defines(short)}
-            plan.kernel = self.kernel("matmul", defines, f"{name}_tile", [f"{name}_tile"], tile * tile)
-        return plan
 
 
 _COPY = Elementwise("copy", lambda a: a, "a", 1)

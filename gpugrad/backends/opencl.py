@@ -130,6 +130,7 @@ class OpenCLBackend(KernelBackend):
         if cpu_shapes is None:
             cpu_shapes = self._info.kind == "cpu"
         super().__init__(index, "opencl", cpu_shapes, self._info.fp64)
+        self.vector_bytes = 4 * min(16, max(2, device.native_vector_width_float))
         self._cl = cl
         self._context = context
         self._queue = cl.CommandQueue(context, device)

@@ -96,7 +96,9 @@ class BackwardHooks:
             if replaced is not None:
                 replaced = replaced if isinstance(replaced, tuple) else (replaced,)
                 if len(replaced) != len(grad_inputs):
-                    raise RuntimeError(f"backward hook of {type(self.module).__name__} returned {len(replaced)} "
-                                       f"gradients for {len(grad_inputs)} inputs; return one per input, or None")
+                    raise RuntimeError(
+                        f"backward hook of {type(self.module).__name__} returned {len(replaced)} "
+                        f"gradients for {len(grad_inputs)} inputs; return one per input, or None"
+                    )
                 grad_inputs = replaced
         return grad_inputs

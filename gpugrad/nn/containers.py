@@ -57,8 +57,9 @@ class _ModuleSeries(Module):
     def extend(self, modules: Iterable[Module]) -> Any:
         """Add several at the end. Returns self."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"{type(self).__name__}.extend should be called with an iterable, "
-                            f"but got {type(modules).__name__}")
+            raise TypeError(
+                f"{type(self).__name__}.extend should be called with an iterable, but got {type(modules).__name__}"
+            )
         for module in list(modules):
             self.append(module)
         return self
@@ -73,10 +74,10 @@ class _ModuleSeries(Module):
         self._renumber(modules)
         return self
 
-    def pop(self, index: int | slice = -1) -> Any:
-        """Remove and return the module(s) at ``index``."""
-        taken = self[index]  # type: ignore[index]
-        del self[index]
+    def pop(self, key: int | slice = -1) -> Any:
+        """Remove and return the module(s) at ``key``."""
+        taken = self[key]  # type: ignore[index]
+        del self[key]
         return taken
 
 
@@ -213,8 +214,10 @@ class ModuleDict(Module):
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace from a mapping or from pairs."""
         if not isinstance(modules, Iterable):
-            raise TypeError("ModuleDict.update should be called with an iterable of key/value pairs, "
-                            f"but got {type(modules).__name__}")
+            raise TypeError(
+                "ModuleDict.update should be called with an iterable of key/value pairs, "
+                f"but got {type(modules).__name__}"
+            )
         for key, module in modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules:
             self[key] = module
 
@@ -229,7 +232,8 @@ def _describe(value: Any) -> str:
         size = "x".join(str(n) for n in value.shape)
         kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
         return f"{kind} containing: [{value.dtype} of size {size}]" + (
-            "" if value.device.type == "cpu" else f" ({value.device})")
+            "" if value.device.type == "cpu" else f" ({value.device})"
+        )
     return f"Object of type: {type(value).__name__}"
 
 
@@ -355,8 +359,10 @@ class ParameterDict(Module):
     def update(self, parameters: Any) -> None:
         """Add or replace from a mapping or from pairs."""
         if not isinstance(parameters, Iterable):
-            raise TypeError("ParameterDict.update should be called with an iterable of key/value pairs, "
-                            f"but got {type(parameters).__name__}")
+            raise TypeError(
+                "ParameterDict.update should be called with an iterable of key/value pairs, "
+                f"but got {type(parameters).__name__}"
+            )
         pairs = parameters.items() if isinstance(parameters, (Mapping, ParameterDict)) else parameters
         for key, value in pairs:
             self[key] = value

@@ -63,10 +63,11 @@ class _ConvNd(Module):
             self.padding: Any = padding
         else:
             self.padding = per_dim(padding, self.n, "padding", name)
-        shape = ((in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups))
+        shape = (in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups)
         self.weight = Parameter(creation.empty((*shape, *self.kernel_size), device=device, dtype=dtype))
         self.register_parameter(
-            "bias", Parameter(creation.empty((out_channels,), device=device, dtype=dtype)) if bias else None)
+            "bias", Parameter(creation.empty((out_channels,), device=device, dtype=dtype)) if bias else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -117,8 +118,20 @@ class _Conv(_ConvNd):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias,
-                         padding_mode, device, dtype)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            0,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         padding = self.padding
@@ -149,8 +162,20 @@ class _ConvTranspose(_ConvNd):
     ) -> None:
         if padding_mode != "zeros":
             raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding, groups,
-                         bias, padding_mode, device, dtype)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            output_padding,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         extra = self.output_padding if output_size is None else self._output_padding_for(input, output_size)
@@ -161,14 +186,22 @@ class _ConvTranspose(_ConvNd):
         """The output padding with which the result has the sizes ``output_size``. Raises ValueError."""
         size = tuple(output_size)[-self.n :]
         if len(size) != self.n or len(output_size) not in (self.n, input.dim()):
-            raise ValueError(f"{type(self).__name__}: output_size must have {self.n} or {input.dim()} elements "
-                             f"(got {len(output_size)})")
-        least = [(s - 1) * t - 2 * p + d * (k - 1) + 1 for s, t, p, d, k in zip(
-            input.shape[-self.n :], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
+            raise ValueError(
+                f"{type(self).__name__}: output_size must have {self.n} or {input.dim()} elements "
+                f"(got {len(output_size)})"
+            )
+        least = [
+            (s - 1) * t - 2 * p + d * (k - 1) + 1
+            for s, t, p, d, k in zip(
+                input.shape[-self.n :], self.stride, self.padding, self.dilation, self.kernel_size, strict=True
+            )
+        ]
         if any(not m <= s < m + t for s, m, t in zip(size, least, self.stride, strict=True)):
             most = [m + t - 1 for m, t in zip(least, self.stride, strict=True)]
-            raise ValueError(f"requested an output size of {size}, but valid sizes range from {least} to {most} "
-                             f"(for an input of {tuple(input.shape)})")
+            raise ValueError(
+                f"requested an output size of {size}, but valid sizes range from {least} to {most} "
+                f"(for an input of {tuple(input.shape)})"
+            )
         return tuple(s - m for s, m in zip(size, least, strict=True))
 
 

@@ -18,7 +18,14 @@ from gpugrad.ops.special import erf
 from gpugrad.tensor import Tensor
 
 _LINEAR = {
-    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid",
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
 }
 
 
@@ -46,8 +53,10 @@ def calculate_gain(nonlinearity: str, param: int | float | None = None) -> float
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     """Inputs feeding one unit and units fed by one input, for a weight ``[out, in, *kernel]``."""
     if tensor.dim() < 2:
-        raise ValueError(f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, "
-                         f"got shape {tuple(tensor.shape)}")
+        raise ValueError(
+            f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, "
+            f"got shape {tuple(tensor.shape)}"
+        )
     out, into, *kernel = tensor.shape
     field = math.prod(kernel)
     return into * field, out * field
@@ -78,8 +87,10 @@ def trunc_normal_(
 ) -> Tensor:
     """Normal, cut to [a, b], by inverting the distribution function at a uniform value."""
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_: "
-                      "the distribution of values may be incorrect", stacklevel=2)
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_: the distribution of values may be incorrect",
+            stacklevel=2,
+        )
 
     def below(x: float) -> float:
         return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0

@@ -38,7 +38,8 @@ class Linear(Module):
         self.out_features = out_features
         self.weight = Parameter(creation.empty((out_features, in_features), device=device, dtype=dtype))
         self.register_parameter(
-            "bias", Parameter(creation.empty((out_features,), device=device, dtype=dtype)) if bias else None)
+            "bias", Parameter(creation.empty((out_features,), device=device, dtype=dtype)) if bias else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -81,7 +82,8 @@ class Bilinear(Module):
         self.out_features = out_features
         self.weight = Parameter(creation.empty((out_features, in1_features, in2_features), device=device, dtype=dtype))
         self.register_parameter(
-            "bias", Parameter(creation.empty((out_features,), device=device, dtype=dtype)) if bias else None)
+            "bias", Parameter(creation.empty((out_features,), device=device, dtype=dtype)) if bias else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -95,8 +97,10 @@ class Bilinear(Module):
         return F.bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return (f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
-                f"out_features={self.out_features}, bias={self.bias is not None}")
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
+        )
 
 
 class Embedding(Module):
@@ -123,8 +127,9 @@ class Embedding(Module):
         self.embedding_dim = embedding_dim
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
-                raise AssertionError(f"Embedding: padding_idx {padding_idx} must be within num_embeddings "
-                                     f"{num_embeddings}")
+                raise AssertionError(
+                    f"Embedding: padding_idx {padding_idx} must be within num_embeddings {num_embeddings}"
+                )
             padding_idx %= num_embeddings
         self.padding_idx = padding_idx
         self.max_norm = max_norm
@@ -132,13 +137,16 @@ class Embedding(Module):
         self.scale_grad_by_freq = scale_grad_by_freq
         self.sparse = sparse
         if _weight is None:
-            self.weight = Parameter(creation.empty((num_embeddings, embedding_dim), device=device, dtype=dtype),
-                                    requires_grad=not _freeze)
+            self.weight = Parameter(
+                creation.empty((num_embeddings, embedding_dim), device=device, dtype=dtype), requires_grad=not _freeze
+            )
             self.reset_parameters()
         else:
             if tuple(_weight.shape) != (num_embeddings, embedding_dim):
-                raise AssertionError(f"Embedding: weight of shape {tuple(_weight.shape)} does not match num_embeddings "
-                                     f"{num_embeddings} and embedding_dim {embedding_dim}")
+                raise AssertionError(
+                    f"Embedding: weight of shape {tuple(_weight.shape)} does not match num_embeddings "
+                    f"{num_embeddings} and embedding_dim {embedding_dim}"
+                )
             self.weight = Parameter(_weight, requires_grad=not _freeze)
 
     def reset_parameters(self) -> None:
@@ -149,8 +157,9 @@ class Embedding(Module):
                 self.weight[self.padding_idx].fill_(0)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
-                           self.scale_grad_by_freq, self.sparse)
+        return F.embedding(
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+        )
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}"
@@ -178,8 +187,16 @@ class Embedding(Module):
         """From a ``[num_embeddings, embedding_dim]`` tensor, not learned further if ``freeze``."""
         if embeddings.dim() != 2:
             raise AssertionError(f"Embeddings parameter is expected to be 2-dimensional, got {tuple(embeddings.shape)}")
-        return cls(*embeddings.shape, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
-                   _weight=embeddings, _freeze=freeze)
+        return cls(
+            *embeddings.shape,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            _weight=embeddings,
+            _freeze=freeze,
+        )
 
 
 class Flatten(Module):

@@ -57,7 +57,7 @@ class Module(StateDict):
     # -- calling -------------------------------------------------------------
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. Every subclass defines it."""
-        raise NotImplementedError(f"Module [{type(self).__name__}] is missing the required \"forward\" function")
+        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
@@ -71,8 +71,9 @@ class Module(StateDict):
                 args, kwargs = self._run_pre_hook(hook, args, kwargs)
             boundary = None
             if self._backward_hooks or self._backward_pre_hooks:
-                boundary = BackwardHooks(self, list(self._backward_hooks.values()),
-                                         list(self._backward_pre_hooks.values()))
+                boundary = BackwardHooks(
+                    self, list(self._backward_hooks.values()), list(self._backward_pre_hooks.values())
+                )
                 args = boundary.wrap_inputs(args)
             result = self.forward(*args, **kwargs)
             for key, hook in list(self._forward_hooks.items()):
@@ -92,8 +93,9 @@ class Module(StateDict):
                 return args, kwargs
             if isinstance(new, tuple) and len(new) == 2:
                 return new
-            raise RuntimeError("a forward pre-hook with with_kwargs=True must return None or (args, kwargs), "
-                               f"not {type(new).__name__}")
+            raise RuntimeError(
+                f"a forward pre-hook with with_kwargs=True must return None or (args, kwargs), not {type(new).__name__}"
+            )
         new = hook.call(self, args)
         if new is not None:
             args = new if isinstance(new, tuple) else (new,)
@@ -137,19 +139,24 @@ class Module(StateDict):
         """File ``param`` under ``name``; None reserves the name."""
         self._check_name(name, "_parameters", "parameter")
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
-                            "(gpugrad.nn.Parameter or None required)")
+            raise TypeError(
+                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                "(gpugrad.nn.Parameter or None required)"
+            )
         if param is not None and not param.is_leaf:
-            raise ValueError(f"cannot assign non-leaf Tensor to parameter '{name}': a parameter must not be "
-                             "computed from others; compute in forward instead")
+            raise ValueError(
+                f"cannot assign non-leaf Tensor to parameter '{name}': a parameter must not be "
+                "computed from others; compute in forward instead"
+            )
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """File ``tensor`` (or None) under ``name``; ``persistent=False`` leaves it out of ``state_dict``."""
         self._check_name(name, "_buffers", "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
-                            "(Tensor or None required)")
+            raise TypeError(
+                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)"
+            )
         self._buffers[name] = tensor
         self._non_persistent_buffers_set.discard(name)
         if not persistent:
@@ -172,9 +179,9 @@ class Module(StateDict):
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string, got {type(name).__name__}")
         if "." in name:
-            raise KeyError(f"{kind} name can't contain \".\", got: {name}")
+            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
         if name == "":
-            raise KeyError(f"{kind} name can't be empty string \"\"")
+            raise KeyError(f'{kind} name can\'t be empty string ""')
         if name not in self.__dict__[table] and hasattr(self, name):
             raise KeyError(f"attribute '{name}' already exists")
 
@@ -184,8 +191,9 @@ class Module(StateDict):
             if table in own and name in own[table]:
                 return own[table][name]
         if "_parameters" not in own:
-            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}': its __init__ has not "
-                                 "called super().__init__()")
+            raise AttributeError(
+                f"'{type(self).__name__}' has no attribute '{name}': its __init__ has not called super().__init__()"
+            )
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -201,18 +209,24 @@ class Module(StateDict):
             self.register_buffer(name, value, value.persistent)
         elif name in own.get("_parameters", ()):
             if value is not None:
-                raise TypeError(f"cannot assign '{type(value).__name__}' as parameter '{name}' "
-                                "(gpugrad.nn.Parameter or None expected)")
+                raise TypeError(
+                    f"cannot assign '{type(value).__name__}' as parameter '{name}' "
+                    "(gpugrad.nn.Parameter or None expected)"
+                )
             own["_parameters"][name] = None
         elif name in own.get("_modules", ()):
             if value is not None:
-                raise TypeError(f"cannot assign '{type(value).__name__}' as child module '{name}' "
-                                "(gpugrad.nn.Module or None expected)")
+                raise TypeError(
+                    f"cannot assign '{type(value).__name__}' as child module '{name}' "
+                    "(gpugrad.nn.Module or None expected)"
+                )
             own["_modules"][name] = None
         elif name in own.get("_buffers", ()):
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(f"cannot assign '{type(value).__name__}' as buffer '{name}' "
-                                "(gpugrad.nn.Buffer, Tensor or None expected)")
+                raise TypeError(
+                    f"cannot assign '{type(value).__name__}' as buffer '{name}' "
+                    "(gpugrad.nn.Buffer, Tensor or None expected)"
+                )
             own["_buffers"][name] = value
         else:
             object.__setattr__(self, name, value)
@@ -255,9 +269,9 @@ class Module(StateDict):
             if module is not None:
                 yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """Every module of the tree, itself first."""
-        return (module for _, module in self.named_modules())
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Direct submodules with their names; each once."""
@@ -314,12 +328,16 @@ class Module(StateDict):
             module = child
         return module
 
-    def set_submodule(self, target: str, module: Module) -> None:
-        """Put ``module`` in the place of dotted name ``target``."""
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put ``module`` in the place of dotted name ``target``, which with ``strict`` must exist.
+        Raises ValueError, AttributeError."""
         if not target:
-            raise ValueError("set_submodule: the target name is empty")
+            raise ValueError("Cannot set the submodule without a target name!")
         parent, _, name = target.rpartition(".")
-        setattr(self.get_submodule(parent), name, module)
+        owner = self.get_submodule(parent)
+        if strict and name not in owner._modules:
+            raise AttributeError(f"{type(owner).__name__} has no submodule `{name}` (looking for '{target}')")
+        setattr(owner, name, module)
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter of dotted name ``target``. Raises AttributeError."""
@@ -494,5 +512,3 @@ def _parse_to(
     if tensor is not None:
         return tensor.device, tensor.dtype, non_blocking
     return device, dtype, non_blocking
-
-

@@ -28,6 +28,7 @@ class _Norm(Module):
         track_running_stats: bool,
         device: Any,
         dtype: Any,
+        bias: bool,
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -37,7 +38,8 @@ class _Norm(Module):
         self.track_running_stats = track_running_stats
         n = (num_features,)
         self.register_parameter("weight", Parameter(creation.ones(n, device=device, dtype=dtype)) if affine else None)
-        self.register_parameter("bias", Parameter(creation.zeros(n, device=device, dtype=dtype)) if affine else None)
+        with_bias = affine and bias
+        self.register_parameter("bias", Parameter(creation.zeros(n, device=device, dtype=dtype)) if with_bias else None)
         track = track_running_stats
         self.register_buffer("running_mean", creation.zeros(n, device=device, dtype=dtype) if track else None)
         self.register_buffer("running_var", creation.ones(n, device=device, dtype=dtype) if track else None)
@@ -54,8 +56,9 @@ class _Norm(Module):
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, and :meth:`reset_running_stats`."""
         self.reset_running_stats()
-        if self.affine:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -64,8 +67,10 @@ class _Norm(Module):
             raise ValueError(f"expected {expected} input (got {input.dim()}D input)")
 
     def extra_repr(self) -> str:
-        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
 
 
 class _BatchNorm(_Norm):
@@ -82,8 +87,10 @@ class _BatchNorm(_Norm):
         track_running_stats: bool = True,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -95,8 +102,16 @@ class _BatchNorm(_Norm):
                 factor = 1.0 / float(self.num_batches_tracked.item())
         use_batch = self.training or self.running_mean is None or self.running_var is None
         keep = not self.training or self.track_running_stats
-        return F.batch_norm(input, self.running_mean if keep else None, self.running_var if keep else None,
-                            self.weight, self.bias, use_batch, factor, self.eps)
+        return F.batch_norm(
+            input,
+            self.running_mean if keep else None,
+            self.running_var if keep else None,
+            self.weight,
+            self.bias,
+            use_batch,
+            factor,
+            self.eps,
+        )
 
 
 class BatchNorm1d(_BatchNorm):
@@ -129,16 +144,26 @@ class _InstanceNorm(_Norm):
         track_running_stats: bool = False,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         alone = input.dim() == self._dims[0]
         x = input.unsqueeze(0) if alone else input
         momentum = 0.0 if self.momentum is None else self.momentum
-        y = F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
-                            self.training or not self.track_running_stats, momentum, self.eps)
+        y = F.instance_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            momentum,
+            self.eps,
+        )
         return y.squeeze(0) if alone else y
 
 
@@ -181,10 +206,12 @@ class LayerNorm(Module):
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.register_parameter(
-            "weight", Parameter(creation.ones(shape, device=device, dtype=dtype)) if elementwise_affine else None)
+            "weight", Parameter(creation.ones(shape, device=device, dtype=dtype)) if elementwise_affine else None
+        )
         self.register_parameter(
             "bias",
-            Parameter(creation.zeros(shape, device=device, dtype=dtype)) if elementwise_affine and bias else None)
+            Parameter(creation.zeros(shape, device=device, dtype=dtype)) if elementwise_affine and bias else None,
+        )
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
@@ -197,7 +224,10 @@ class LayerNorm(Module):
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class RMSNorm(Module):
@@ -216,7 +246,8 @@ class RMSNorm(Module):
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.register_parameter(
-            "weight", Parameter(creation.ones(shape, device=device, dtype=dtype)) if elementwise_affine else None)
+            "weight", Parameter(creation.ones(shape, device=device, dtype=dtype)) if elementwise_affine else None
+        )
 
     def reset_parameters(self) -> None:
         """Weight 1."""
@@ -241,6 +272,8 @@ class GroupNorm(Module):
         affine: bool = True,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if num_channels % num_groups:
@@ -251,19 +284,24 @@ class GroupNorm(Module):
         self.affine = affine
         n = (num_channels,)
         self.register_parameter("weight", Parameter(creation.ones(n, device=device, dtype=dtype)) if affine else None)
-        self.register_parameter("bias", Parameter(creation.zeros(n, device=device, dtype=dtype)) if affine else None)
+        with_bias = affine and bias
+        self.register_parameter("bias", Parameter(creation.zeros(n, device=device, dtype=dtype)) if with_bias else None)
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
-        if self.affine:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class LocalResponseNorm(Module):

@@ -48,10 +48,12 @@ def _adopt(cls: type, data: Tensor | None) -> Any:
     if data is None:
         data = creation.empty(0)
     if not isinstance(data, Tensor):
-        raise TypeError(f"{cls.__name__}: data must be a Tensor, not {type(data).__name__}; "
-                        f"wrap it: {cls.__name__}(gpugrad.tensor(...))")
+        raise TypeError(
+            f"{cls.__name__}: data must be a Tensor, not {type(data).__name__}; "
+            f"wrap it: {cls.__name__}(gpugrad.tensor(...))"
+        )
     detached = data.detach()
-    own = object.__new__(cls)
+    own: Any = object.__new__(cls)
     for name in _FIELDS:
         setattr(own, name, getattr(detached, name))
     return own

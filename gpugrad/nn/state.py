@@ -202,8 +202,10 @@ def _load_value(module: Any, name: str, value: Tensor, given: Any, assign: bool)
         return f'While copying the parameter named "{{key}}", expected a Tensor but received {type(given).__name__}.'
     if tuple(given.shape) != tuple(value.shape):
         # shapes are shown the way people know them from PyTorch's message
-        return (f"size mismatch for {{key}}: copying a param with shape {list(given.shape)} from checkpoint, "
-                f"the shape in current model is {list(value.shape)}.")
+        return (
+            f"size mismatch for {{key}}: copying a param with shape {list(given.shape)} from checkpoint, "
+            f"the shape in current model is {list(value.shape)}."
+        )
     if not assign:
         with no_grad():
             value.copy_(given)

@@ -205,7 +205,7 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
             _resave_result(node, x)
             table.rewrite(x, node)
         elif edge is not None:  # no derivative: what x was no longer matters
-            table.rewrite(x, table.OpNode(table.OPS["overwrite"], (None,), (), {}, (None,), backend))
+            table.overwritten(x, edge)
         return x
 
     call.__name__ = name

@@ -604,12 +604,25 @@ def write(name: str, x: Any, source: Any) -> Any:
     x._backend.copy(source._array, out=x._array)
     changed(name, x)
     if edge is not None or source_edge is not None:
-        meta = ((source._array.shape, source._array.dtype),)
-        node = OpNode(OPS["overwrite"], (source_edge,), (), {}, meta, x._backend)
-        rewrite(x, node)
+        overwritten(x, edge, source, source_edge)
     return x
 
 
-Op("overwrite", "elementwise", (lambda g: g,))
+def overwritten(x: Any, edge: Any, source: Any = None, source_edge: Any = None) -> None:
+    """The history of ``x`` after all its elements were replaced by ``source`` (None: constants):
+    what it was before gets a gradient of zeros."""
+    meta = [(x._array.shape, x._array.dtype)] * 2
+    if source is not None:
+        meta[0] = (source._array.shape, source._array.dtype)
+    rewrite(x, OpNode(OPS["overwrite"], (source_edge, edge), (), {}, tuple(meta), x._backend))
+
+
+def _zeros(g: Any) -> Any:
+    from gpugrad.ops.creation import zeros_like
+
+    return zeros_like(g)
+
+
+Op("overwrite", "elementwise", (lambda g: g, _zeros))
 
 __all__ = ["OPS", "Op", "OpNode", "Sample", "Slot", "bind", "composite", "primitive", "public", "record", "view", "wrap"]

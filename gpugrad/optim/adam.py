@@ -110,8 +110,11 @@ class Adam(Optimizer):
         amsgrad = group["amsgrad"]
 
         def new_state(p: Tensor) -> dict[str, Any]:
-            state = {"step": new_step(p, group["capturable"]),
-                     "exp_avg": creation.zeros_like(p.detach()), "exp_avg_sq": creation.zeros_like(p.detach())}
+            state = {
+                "step": new_step(p, group["capturable"]),
+                "exp_avg": creation.zeros_like(p.detach()),
+                "exp_avg_sq": creation.zeros_like(p.detach()),
+            }
             if amsgrad:
                 state["max_exp_avg_sq"] = creation.zeros_like(p.detach())
             return state
@@ -150,6 +153,17 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
-                         capturable=capturable, differentiable=differentiable, fused=fused,
-                         decoupled_weight_decay=True)
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )

@@ -15,6 +15,7 @@ from gpugrad.ops import creation
 from gpugrad.tensor import Tensor
 
 State = dict[str, Any]
+_STATE_HOOKS = ("before_saving", "after_saving", "before_loading", "after_loading")
 
 
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,8 +32,9 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                 new = hook(self, args, kwargs)
                 if new is not None:
                     if not (isinstance(new, tuple) and len(new) == 2):
-                        raise RuntimeError("a step pre-hook must return None or a tuple of (new_args, new_kwargs), "
-                                           f"but got {new!r}")
+                        raise RuntimeError(
+                            f"a step pre-hook must return None or a tuple of (new_args, new_kwargs), but got {new!r}"
+                        )
                     args, kwargs = new
             result = step(self, *args, **kwargs)
             for hook in list(self._step_post_hooks.values()):
@@ -59,11 +61,14 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self._step_pre_hooks = HookDict()
         self._step_post_hooks = HookDict()
+        self._state_hooks = {name: HookDict() for name in _STATE_HOOKS}
         self._stepping = False
         self._step_calls = 0
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, "
-                            "but got a Tensor; put it in a list")
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, "
+                "but got a Tensor; put it in a list"
+            )
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -140,15 +145,18 @@ class Optimizer:
         if isinstance(given, Tensor):
             given = [given]
         elif isinstance(given, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
-                            "tensors in sets will change between runs. Please use a list instead.")
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the ordering of "
+                "tensors in sets will change between runs. Please use a list instead."
+            )
         params, names = _split_names(list(given))
         for p in params:
             if not isinstance(p, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
             if not self.defaults.get("differentiable") and not (p.is_leaf or getattr(p, "retains_grad", False)):
-                raise ValueError("can't optimize a non-leaf Tensor: its values are computed from others; optimize "
-                                 "those")
+                raise ValueError(
+                    "can't optimize a non-leaf Tensor: its values are computed from others; optimize those"
+                )
         if len({id(p) for p in params}) != len(params):
             raise ValueError("optimizer contains a parameter group with duplicate parameters")
         known = {id(p) for g in self.param_groups for p in g["params"]}
@@ -171,6 +179,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """``{"state": {number: state of that parameter}, "param_groups": [options and numbers]}``;
         parameters are numbered in the order of the groups. Tensors share memory."""
+        for hook in list(self._state_hooks["before_saving"].values()):
+            hook(self)
         numbers: dict[int, int] = {}
         groups = []
         for group in self.param_groups:
@@ -180,22 +190,33 @@ class Optimizer:
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
         state = {numbers[id(p)]: s for p, s in self.state.items() if id(p) in numbers}
-        return {"state": state, "param_groups": groups}
+        result: dict[str, Any] = {"state": state, "param_groups": groups}
+        for hook in list(self._state_hooks["after_saving"].values()):
+            result = hook(self, result) or result
+        return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over options and state saved by :meth:`state_dict`: tensors are copied to the
         device and (floating ones) the dtype of their parameter. Raises ValueError where groups differ."""
+        for hook in list(self._state_hooks["before_loading"].values()):
+            state_dict = hook(self, state_dict) or state_dict
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
-            raise ValueError(f"loaded state dict has a different number of parameter groups: {len(saved)}, "
-                             f"not {len(self.param_groups)}")
+            raise ValueError(
+                f"loaded state dict has a different number of parameter groups: {len(saved)}, "
+                f"not {len(self.param_groups)}"
+            )
         for mine, other in zip(self.param_groups, saved, strict=True):
             if len(mine["params"]) != len(other["params"]):
-                raise ValueError("loaded state dict contains a parameter group that doesn't match the size of "
-                                 f"optimizer's group: {len(other['params'])} parameters, not {len(mine['params'])}")
-        by_number = {number: p
-                     for mine, other in zip(self.param_groups, saved, strict=True)
-                     for number, p in zip(other["params"], mine["params"], strict=True)}
+                raise ValueError(
+                    "loaded state dict contains a parameter group that doesn't match the size of "
+                    f"optimizer's group: {len(other['params'])} parameters, not {len(mine['params'])}"
+                )
+        by_number = {
+            number: p
+            for mine, other in zip(self.param_groups, saved, strict=True)
+            for number, p in zip(other["params"], mine["params"], strict=True)
+        }
         state: defaultdict[Tensor, State] = defaultdict(dict)
         for number, values in state_dict["state"].items():
             p = by_number.get(number)
@@ -206,6 +227,24 @@ class Optimizer:
             options = deepcopy({k: v for k, v in other.items() if k != "params"})
             groups.append({**{k: v for k, v in mine.items() if k not in options}, **options, "params": mine["params"]})
         self.state, self.param_groups = state, groups
+        for hook in list(self._state_hooks["after_loading"].values()):
+            hook(self)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer)`` before :meth:`state_dict`."""
+        return self._state_hooks["before_saving"].add(hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer, state_dict)`` after :meth:`state_dict`; may return another dict."""
+        return self._state_hooks["after_saving"].add(hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer, state_dict)`` before :meth:`load_state_dict`; may return another dict."""
+        return self._state_hooks["before_loading"].add(hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer)`` after :meth:`load_state_dict`."""
+        return self._state_hooks["after_loading"].add(hook, prepend)
 
     def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
         """A saved value as this optimizer keeps it for ``p``."""
@@ -220,6 +259,7 @@ class Optimizer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._step_pre_hooks, self._step_post_hooks = HookDict(), HookDict()
+        self._state_hooks = {name: HookDict() for name in _STATE_HOOKS}
         self._stepping, self._step_calls = False, 0
 
     def __repr__(self) -> str:

@@ -12,14 +12,17 @@ from gpugrad.tensor import Tensor
 
 def _check_channels(op: str, x: Tensor, weight: Tensor, expected: int, groups: int) -> None:
     if x.shape[1] != expected:
-        raise RuntimeError(f"{op}: given groups={groups} and weight of shape {tuple(weight.shape)}, expected input "
-                           f"{tuple(x.shape)} to have {expected} channels, but got {x.shape[1]} channels instead")
+        raise RuntimeError(
+            f"{op}: given groups={groups} and weight of shape {tuple(weight.shape)}, expected input "
+            f"{tuple(x.shape)} to have {expected} channels, but got {x.shape[1]} channels instead"
+        )
 
 
 def _check_bias(op: str, bias: Tensor | None, channels: int) -> None:
     if bias is not None and tuple(bias.shape) != (channels,):
-        raise RuntimeError(f"{op}: bias must have shape ({channels},), one element per output channel, "
-                           f"not {tuple(bias.shape)}")
+        raise RuntimeError(
+            f"{op}: bias must have shape ({channels},), one element per output channel, not {tuple(bias.shape)}"
+        )
 
 
 def _convolve(
@@ -35,8 +38,9 @@ def _convolve(
 ) -> Tensor:
     x, alone = batched(input, n, op)
     if weight.dim() != n + 2:
-        raise RuntimeError(f"{op}: weight must have {n + 2} dimensions [out, in/groups, *kernel], "
-                           f"not shape {tuple(weight.shape)}")
+        raise RuntimeError(
+            f"{op}: weight must have {n + 2} dimensions [out, in/groups, *kernel], not shape {tuple(weight.shape)}"
+        )
     stride, dilation = per_dim(stride, n, "stride", op), per_dim(dilation, n, "dilation", op)
     if min(stride) < 1 or min(dilation) < 1 or groups < 1:
         raise RuntimeError(f"{op}: stride {stride}, dilation {dilation} and groups {groups} must be positive")
@@ -49,8 +53,10 @@ def _convolve(
     padded = [s + b + a for s, b, a in zip(x.shape[2:], before, after, strict=True)]
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     if any(p < e for p, e in zip(padded, extent, strict=True)):
-        raise RuntimeError(f"{op}: the kernel spans {tuple(extent)}, more than the padded input {tuple(padded)} has; "
-                           "add padding or use a smaller kernel")
+        raise RuntimeError(
+            f"{op}: the kernel spans {tuple(extent)}, more than the padded input {tuple(padded)} has; "
+            "add padding or use a smaller kernel"
+        )
     if any(before) or any(after):
         x = ops.pad(x, _pairs(before, after))
     y = ops.convolution(x, weight, stride, dilation, groups)
@@ -137,8 +143,9 @@ def _convolve_transpose(
 ) -> Tensor:
     x, alone = batched(input, n, op)
     if weight.dim() != n + 2:
-        raise RuntimeError(f"{op}: weight must have {n + 2} dimensions [in, out/groups, *kernel], "
-                           f"not shape {tuple(weight.shape)}")
+        raise RuntimeError(
+            f"{op}: weight must have {n + 2} dimensions [in, out/groups, *kernel], not shape {tuple(weight.shape)}"
+        )
     stride, dilation = per_dim(stride, n, "stride", op), per_dim(dilation, n, "dilation", op)
     padding, extra = per_dim(padding, n, "padding", op), per_dim(output_padding, n, "output_padding", op)
     if min(stride) < 1 or min(dilation) < 1 or groups < 1:
@@ -151,15 +158,18 @@ def _convolve_transpose(
     _check_bias(op, bias, weight.shape[1] * groups)
     for e, s, d in zip(extra, stride, dilation, strict=True):
         if e >= max(s, d):
-            raise RuntimeError(f"{op}: output padding must be smaller than either stride or dilation, but got "
-                               f"output_padding {extra}, stride {stride}, dilation {dilation}")
+            raise RuntimeError(
+                f"{op}: output padding must be smaller than either stride or dilation, but got "
+                f"output_padding {extra}, stride {stride}, dilation {dilation}"
+            )
     kernel = tuple(weight.shape[2:])
-    whole = [(m - 1) * s + d * (k - 1) + 1
-             for m, s, d, k in zip(x.shape[2:], stride, dilation, kernel, strict=True)]
+    whole = [(m - 1) * s + d * (k - 1) + 1 for m, s, d, k in zip(x.shape[2:], stride, dilation, kernel, strict=True)]
     size = [w - 2 * p + e for w, p, e in zip(whole, padding, extra, strict=True)]
     if any(s < 1 for s in size):
-        raise RuntimeError(f"{op}: input of shape {tuple(x.shape)} with kernel {kernel}, stride {stride} and padding "
-                           f"{padding} gives an empty output of size {tuple(size)}")
+        raise RuntimeError(
+            f"{op}: input of shape {tuple(x.shape)} with kernel {kernel}, stride {stride} and padding "
+            f"{padding} gives an empty output of size {tuple(size)}"
+        )
     y = ops.convolution_transpose(x, weight, tuple(whole), stride, dilation, groups)
     if any(padding) or any(extra):
         # No input reaches the extra rim that output_padding asks for: there it is the bias alone.
@@ -181,8 +191,9 @@ def conv_transpose1d(
 ) -> Tensor:
     """Adjoint of :func:`conv1d`: ``[n, c, l]`` with ``[c, o/groups, k]`` gives
     ``[n, o, (l - 1) * stride - 2 * padding + dilation * (k - 1) + output_padding + 1]``."""
-    return _convolve_transpose("conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups,
-                               dilation)
+    return _convolve_transpose(
+        "conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose2d(
@@ -196,8 +207,9 @@ def conv_transpose2d(
     dilation: Any = 1,
 ) -> Tensor:
     """Adjoint of :func:`conv2d`; sizes as in :func:`conv_transpose1d`."""
-    return _convolve_transpose("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups,
-                               dilation)
+    return _convolve_transpose(
+        "conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose3d(
@@ -211,8 +223,9 @@ def conv_transpose3d(
     dilation: Any = 1,
 ) -> Tensor:
     """Adjoint of :func:`conv3d`; sizes as in :func:`conv_transpose1d`."""
-    return _convolve_transpose("conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups,
-                               dilation)
+    return _convolve_transpose(
+        "conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

@@ -42,8 +42,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 def _channels(input: Tensor, n: int, p: float, training: bool, inplace: bool, name: str) -> Tensor:
     if input.dim() not in (n + 1, n + 2):
-        warnings.warn(f"{name}: received a {input.dim()}-D input, expected {n + 1}-D (unbatched) or {n + 2}-D "
-                      "(batched)", stacklevel=3)
+        warnings.warn(
+            f"{name}: received a {input.dim()}-D input, expected {n + 1}-D (unbatched) or {n + 2}-D (batched)",
+            stacklevel=3,
+        )
     lead = input.dim() - n if input.dim() > n else min(2, input.dim())
     shape = tuple(input.shape[:lead]) + (1,) * (input.dim() - lead)
     return _dropout(input, shape, p, training, inplace)

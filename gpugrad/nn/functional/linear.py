@@ -16,8 +16,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Raises RuntimeError where the shapes do not fit."""
     if input.dim() == 0 or input.shape[-1] != weight.shape[-1]:
-        raise RuntimeError(f"linear: input of shape {tuple(input.shape)} does not fit weight of shape "
-                           f"{tuple(weight.shape)}: the last dimensions must be equal")
+        raise RuntimeError(
+            f"linear: input of shape {tuple(input.shape)} does not fit weight of shape "
+            f"{tuple(weight.shape)}: the last dimensions must be equal"
+        )
     return affine(input, weight, bias)
 
 
@@ -25,12 +27,15 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     """``y_k = x1 @ weight[k] @ x2 + bias_k``: ``[*, in1]``, ``[*, in2]``, ``[out, in1, in2]``, ``[out]``
     give ``[*, out]``. Raises RuntimeError where the shapes do not fit."""
     if input1.shape[:-1] != input2.shape[:-1]:
-        raise RuntimeError(f"bilinear(): input batch dimensions do not match: got {tuple(input1.shape)} and "
-                           f"{tuple(input2.shape)}")
+        raise RuntimeError(
+            f"bilinear(): input batch dimensions do not match: got {tuple(input1.shape)} and {tuple(input2.shape)}"
+        )
     out, in1, in2 = weight.shape
     if input1.shape[-1] != in1 or input2.shape[-1] != in2:
-        raise RuntimeError(f"bilinear(): inputs of {input1.shape[-1]} and {input2.shape[-1]} features do not fit "
-                           f"weight of shape {tuple(weight.shape)}")
+        raise RuntimeError(
+            f"bilinear(): inputs of {input1.shape[-1]} and {input2.shape[-1]} features do not fit "
+            f"weight of shape {tuple(weight.shape)}"
+        )
     left = input1.reshape(-1, in1).matmul(weight.permute(1, 0, 2).reshape(in1, out * in2))
     result = (left.reshape(-1, out, in2) * input2.reshape(-1, 1, in2)).sum(-1)
     result = result.reshape(*input1.shape[:-1], out)
@@ -85,8 +90,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if tensor.numel() and tensor.min().item() < 0:
         raise RuntimeError("Class values must be non-negative.")
     if num_classes >= 0 and tensor.numel() and int(tensor.max().item()) >= num_classes:
-        raise RuntimeError(f"Class values must be smaller than num_classes, {num_classes}: the largest is "
-                           f"{int(tensor.max().item())}")
+        raise RuntimeError(
+            f"Class values must be smaller than num_classes, {num_classes}: the largest is {int(tensor.max().item())}"
+        )
     return ops.one_hot(tensor, num_classes)
 
 

@@ -28,17 +28,23 @@ def _class_dim(op: str, input: Tensor) -> int:
 def _check_targets(op: str, input: Tensor, target: Tensor, dim: int) -> None:
     expected = tuple(n for i, n in enumerate(input.shape) if i != dim)
     if tuple(target.shape) != expected:
-        raise ValueError(f"{op}: expected target of shape {expected} (a class for each position of input "
-                         f"{tuple(input.shape)}), got {tuple(target.shape)}")
+        raise ValueError(
+            f"{op}: expected target of shape {expected} (a class for each position of input "
+            f"{tuple(input.shape)}), got {tuple(target.shape)}"
+        )
     if not is_integer(target):
-        raise RuntimeError(f"{op}: class targets must be integers, not {target.dtype}; convert with .long(), or pass "
-                           "probabilities of the input's shape to cross_entropy")
+        raise RuntimeError(
+            f"{op}: class targets must be integers, not {target.dtype}; convert with .long(), or pass "
+            "probabilities of the input's shape to cross_entropy"
+        )
 
 
 def _check_weight(op: str, weight: Tensor | None, classes: int) -> None:
     if weight is not None and tuple(weight.shape) != (classes,):
-        raise RuntimeError(f"{op}: weight tensor should be defined either for all {classes} classes or no classes, but "
-                           f"got weight tensor of shape {list(weight.shape)}")
+        raise RuntimeError(
+            f"{op}: weight tensor should be defined either for all {classes} classes or no classes, but "
+            f"got weight tensor of shape {list(weight.shape)}"
+        )
 
 
 def _nll(
@@ -107,8 +113,10 @@ def cross_entropy(
     if tuple(target.shape) != tuple(input.shape):
         return _nll(op, ops.log_softmax(input, dim), target, weight, ignore_index, reduction, label_smoothing)
     if not target.is_floating_point():
-        raise RuntimeError(f"{op}: targets of the input's shape are class probabilities and must be floating, "
-                           f"not {target.dtype}; class indices would have one dimension fewer")
+        raise RuntimeError(
+            f"{op}: targets of the input's shape are class probabilities and must be floating, "
+            f"not {target.dtype}; class indices would have one dimension fewer"
+        )
     classes = input.shape[dim]
     _check_weight(op, weight, classes)
     if label_smoothing:
@@ -128,8 +136,10 @@ def binary_cross_entropy(
     """-(t log x + (1 - t) log(1 - x)) for probabilities x; logarithms are cut at -100. Raises ValueError
     for different shapes."""
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(f"binary_cross_entropy: target of shape {tuple(target.shape)} must have the shape of input "
-                         f"{tuple(input.shape)}")
+        raise ValueError(
+            f"binary_cross_entropy: target of shape {tuple(target.shape)} must have the shape of input "
+            f"{tuple(input.shape)}"
+        )
     loss = -(target * input.log().clamp(min=-100) + (1.0 - target) * (-input).log1p().clamp(min=-100))
     return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy")
 
@@ -165,8 +175,11 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
     if reduction == "batchmean":
         return loss.sum() / input.shape[0] if input.dim() else loss
     if reduction == "mean":
-        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size; "
-                      "'batchmean' divides only by the batch size, which is the KL divergence", stacklevel=2)
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size; "
+            "'batchmean' divides only by the batch size, which is the KL divergence",
+            stacklevel=2,
+        )
     return reduced(loss, reduction, "kl_div")
 
 
@@ -201,9 +214,12 @@ def multi_margin_loss(
 # -- regression -------------------------------------------------------------------
 def _check_broadcast(op: str, input: Tensor, target: Tensor) -> None:
     if tuple(input.shape) != tuple(target.shape):
-        warnings.warn(f"{op}: using a target size ({tuple(target.shape)}) that is different to the input size "
-                      f"({tuple(input.shape)}). This will likely lead to incorrect results due to broadcasting. "
-                      "Please ensure they have the same size.", stacklevel=3)
+        warnings.warn(
+            f"{op}: using a target size ({tuple(target.shape)}) that is different to the input size "
+            f"({tuple(input.shape)}). This will likely lead to incorrect results due to broadcasting. "
+            "Please ensure they have the same size.",
+            stacklevel=3,
+        )
 
 
 def _weighted(loss: Tensor, weight: Tensor | None, reduction: str, op: str) -> Tensor:
@@ -311,8 +327,10 @@ def margin_ranking_loss(
 ) -> Tensor:
     """max(0, -t (x1 - x2) + margin), t being 1 where x1 should rank higher, else -1. Raises RuntimeError."""
     if not input1.dim() == input2.dim() == target.dim():
-        raise RuntimeError(f"margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
-                           f"{tuple(input1.shape)}, input2: {tuple(input2.shape)}, target: {tuple(target.shape)} ")
+        raise RuntimeError(
+            f"margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
+            f"{tuple(input1.shape)}, input2: {tuple(input2.shape)}, target: {tuple(target.shape)} "
+        )
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction, "margin_ranking_loss")
 
 
@@ -322,8 +340,10 @@ def cosine_embedding_loss(
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1; ``[n, d]`` and ``[n]``, or
     ``[d]`` and ``[]``. Raises RuntimeError."""
     if target.dim() > 1 or input1.dim() != target.dim() + 1 or input2.dim() != target.dim() + 1:
-        raise RuntimeError(f"cosine_embedding_loss: expected inputs [n, d] with target [n], or [d] with [], got "
-                           f"{tuple(input1.shape)}, {tuple(input2.shape)} and {tuple(target.shape)}")
+        raise RuntimeError(
+            f"cosine_embedding_loss: expected inputs [n, d] with target [n], or [d] with [], got "
+            f"{tuple(input1.shape)}, {tuple(input2.shape)} and {tuple(target.shape)}"
+        )
     eps = 1e-12  # under the root, so that its gradient at a zero vector is finite
     dot = (input1 * input2).sum(-1)
     cosine = dot / (((input1 * input1).sum(-1) + eps) * ((input2 * input2).sum(-1) + eps)).sqrt()
@@ -354,7 +374,8 @@ def triplet_margin_loss(
         return pairwise_distance(a, b, p, eps)
 
     return triplet_margin_with_distance_loss(
-        anchor, positive, negative, distance_function=distance, margin=margin, swap=swap, reduction=reduction)
+        anchor, positive, negative, distance_function=distance, margin=margin, swap=swap, reduction=reduction
+    )
 
 
 def triplet_margin_with_distance_loss(
@@ -371,8 +392,10 @@ def triplet_margin_with_distance_loss(
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
     if not anchor.dim() == positive.dim() == negative.dim():
-        raise RuntimeError(f"triplet_margin_loss: anchor, positive and negative should have the same number of "
-                           f"dimensions, got {tuple(anchor.shape)}, {tuple(positive.shape)}, {tuple(negative.shape)}")
+        raise RuntimeError(
+            f"triplet_margin_loss: anchor, positive and negative should have the same number of "
+            f"dimensions, got {tuple(anchor.shape)}, {tuple(positive.shape)}, {tuple(negative.shape)}"
+        )
     distance = pairwise_distance if distance_function is None else distance_function
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:

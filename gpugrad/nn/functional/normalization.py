@@ -35,8 +35,10 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequen
 def _per_channel(op: str, x: Tensor, **vectors: Tensor | None) -> None:
     for name, v in vectors.items():
         if v is not None and v.numel() != x.shape[1]:
-            raise RuntimeError(f"{op}: {name} should contain {x.shape[1]} elements, one per channel of input of shape "
-                               f"{tuple(x.shape)}, not {v.numel()}")
+            raise RuntimeError(
+                f"{op}: {name} should contain {x.shape[1]} elements, one per channel of input of shape "
+                f"{tuple(x.shape)}, not {v.numel()}"
+            )
 
 
 def batch_norm(
@@ -63,8 +65,9 @@ def batch_norm(
         dims = (0, *range(2, x.dim()))
         count = x.numel() // max(x.shape[1], 1)
         if count <= 1:
-            raise ValueError("Expected more than 1 value per channel when training, got input size "
-                             f"{tuple(input.shape)}")
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}"
+            )
         centred, mean, var = _moments(x, dims)
         _update_running(running_mean, mean, momentum)
         _update_running(running_var, var * (count / (count - 1)), momentum)
@@ -117,8 +120,10 @@ def _trailing(op: str, input: Tensor, normalized_shape: Sequence[int], **vectors
     if not shape:
         raise RuntimeError(f"{op}: normalized_shape must name at least one dimension")
     if tuple(input.shape[-len(shape) :]) != shape:
-        raise RuntimeError(f"Given normalized_shape={list(shape)}, expected input with shape "
-                           f"[*, {', '.join(map(str, shape))}], but got input of size {list(input.shape)}")
+        raise RuntimeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape "
+            f"[*, {', '.join(map(str, shape))}], but got input of size {list(input.shape)}"
+        )
     for name, v in vectors.items():
         if v is not None and tuple(v.shape) != shape:
             raise RuntimeError(f"{op}: expected {name} of shape {shape} (normalized_shape), got {tuple(v.shape)}")
@@ -160,8 +165,10 @@ def group_norm(
         raise RuntimeError(f"group_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")
     n, c = input.shape[:2]
     if num_groups < 1 or c % num_groups:
-        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got input of "
-                           f"shape {list(input.shape)} and num_groups={num_groups}")
+        raise RuntimeError(
+            "Expected number of channels in input to be divisible by num_groups, but got input of "
+            f"shape {list(input.shape)} and num_groups={num_groups}"
+        )
     _per_channel("group_norm", input, weight=weight, bias=bias)
     x = _widened(input).reshape(n, num_groups, -1)
     centred, _, var = _moments(x, (2,))
@@ -169,9 +176,7 @@ def group_norm(
     return _affine(y, weight, bias, (1, -1) + (1,) * (input.dim() - 2)).to(dtype=input.dtype)
 
 
-def local_response_norm(
-    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha * mean of x^2 over ``size`` neighbouring channels)^beta (Krizhevsky et al. 2012)."""
     if input.dim() < 3:
         raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")

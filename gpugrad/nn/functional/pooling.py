@@ -36,15 +36,21 @@ def _geometry(
     if min(kernel) < 1 or min(stride) < 1 or min(dilation) < 1:
         raise RuntimeError(f"{op}: kernel_size {kernel}, stride {stride} and dilation {dilation} must be positive")
     if any(p < 0 or 2 * p > d * (k - 1) + 1 for p, k, d in zip(padding, kernel, dilation, strict=True)):
-        raise RuntimeError(f"{op}: pad should be at most half of effective kernel size, but got padding {padding}, "
-                           f"kernel_size {kernel}, dilation {dilation}")
+        raise RuntimeError(
+            f"{op}: pad should be at most half of effective kernel size, but got padding {padding}, "
+            f"kernel_size {kernel}, dilation {dilation}"
+        )
     size = x.shape[2:]
     out = tuple(_count(*args, ceil_mode) for args in zip(size, kernel, stride, padding, dilation, strict=True))
     if any(m < 1 for m in out):
-        raise RuntimeError(f"{op}: input of shape {tuple(x.shape)} with kernel_size {kernel}, stride {stride}, padding "
-                           f"{padding} gives an empty output of size {out}")
-    after = tuple(max(0, (m - 1) * t + d * (k - 1) + 1 - s - p)
-                  for m, t, d, k, s, p in zip(out, stride, dilation, kernel, size, padding, strict=True))
+        raise RuntimeError(
+            f"{op}: input of shape {tuple(x.shape)} with kernel_size {kernel}, stride {stride}, padding "
+            f"{padding} gives an empty output of size {out}"
+        )
+    after = tuple(
+        max(0, (m - 1) * t + d * (k - 1) + 1 - s - p)
+        for m, t, d, k, s, p in zip(out, stride, dilation, kernel, size, padding, strict=True)
+    )
     return kernel, stride, padding, dilation, after, out
 
 
@@ -215,8 +221,9 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """Mean of each window of ``[n, c, h, w]``, or the sum over ``divisor_override``; see :func:`avg_pool1d`."""
-    return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                     divisor_override)
+    return _avg_pool(
+        "avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 def avg_pool3d(
@@ -229,8 +236,9 @@ def avg_pool3d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """Mean of each window of ``[n, c, d, h, w]``; see :func:`avg_pool2d`."""
-    return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad,
-                     divisor_override)
+    return _avg_pool(
+        "avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 def _lp_pool(n: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
@@ -239,16 +247,12 @@ def _lp_pool(n: int, input: Tensor, norm_type: float, kernel_size: Any, stride: 
     return (mean.sign() * mean.abs().relu() * prod(kernel)).pow(1.0 / norm_type)
 
 
-def lp_pool1d(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
+def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^p over each window)^(1/p) of ``[n, c, l]``."""
     return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def lp_pool2d(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Tensor:
+def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
     """(sum of x^p over each window)^(1/p) of ``[n, c, h, w]``."""
     return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
 

@@ -30,8 +30,10 @@ def batched(x: Tensor, n: int, op: str) -> tuple[Tensor, bool]:
         return x, False
     if x.dim() == n + 1:
         return x.unsqueeze(0), True
-    raise RuntimeError(f"{op}: expected {n + 1} dimensions (unbatched) or {n + 2} dimensions (batched), "
-                       f"but got input of shape {tuple(x.shape)}")
+    raise RuntimeError(
+        f"{op}: expected {n + 1} dimensions (unbatched) or {n + 2} dimensions (batched), "
+        f"but got input of shape {tuple(x.shape)}"
+    )
 
 
 def is_integer(x: Tensor) -> bool:

@@ -32,8 +32,10 @@ def get_total_norm(
         norms = movement.stack([t.detach().norm(norm_type).to(device) for t in given])
         total = norms.norm(norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
-        raise RuntimeError(f"The total norm of order {norm_type} for gradients is non-finite, so it cannot be clipped. "
-                           "To scale by the non-finite norm anyway, set error_if_nonfinite=False")
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients is non-finite, so it cannot be clipped. "
+            "To scale by the non-finite norm anyway, set error_if_nonfinite=False"
+        )
     return total
 
 
@@ -64,9 +66,7 @@ def clip_grad_norm_(
     return total
 
 
-def clip_grad_value_(
-    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
-) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Clamp every element of every gradient in place to ``[-clip_value, clip_value]``."""
     value = float(clip_value)
     with no_grad():

@@ -16,8 +16,10 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     device = params[0].device
     for p in params:
         if p.device != device:
-            raise TypeError(f"Found two parameters on different devices, {device} and {p.device}; "
-                            "move the model to one device first")
+            raise TypeError(
+                f"Found two parameters on different devices, {device} and {p.device}; "
+                "move the model to one device first"
+            )
     return movement.cat([p.reshape(-1) for p in params])
 
 

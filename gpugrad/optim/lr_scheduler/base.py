@@ -63,8 +63,11 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or to ``epoch``) and set the rates."""
         if self._step_count == 1 and self.optimizer._step_calls == 0:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first value of the "
-                          "schedule is skipped. Call optimizer.step() first.", stacklevel=2)
+            warnings.warn(
+                "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first value of the "
+                "schedule is skipped. Call optimizer.step() first.",
+                stacklevel=2,
+            )
         self._step_count += 1
         self._update_lr(epoch)
 

@@ -16,8 +16,10 @@ def _check(schedulers: Sequence[Any], optimizer: Optimizer, name: str) -> None:
         raise ValueError(f"{name} expects at least one scheduler to be chained, but got no scheduler.")
     for i, s in enumerate(schedulers):
         if s.optimizer is not optimizer:
-            raise ValueError(f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
-                             f"{type(s).__name__} at index {i} that belongs to another one")
+            raise ValueError(
+                f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
+                f"{type(s).__name__} at index {i} that belongs to another one"
+            )
 
 
 class _Composed(LRScheduler):
@@ -58,8 +60,10 @@ class SequentialLR(_Composed):
         if any(isinstance(s, ReduceLROnPlateau) for s in schedulers):
             raise ValueError("SequentialLR does not support `ReduceLROnPlateau`: it needs a metric at each step")
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError("SequentialLR expects one scheduler more than milestones, but got number of schedulers "
-                             f"{len(schedulers)} and the number of milestones to be equal to {len(milestones)}")
+            raise ValueError(
+                "SequentialLR expects one scheduler more than milestones, but got number of schedulers "
+                f"{len(schedulers)} and the number of milestones to be equal to {len(milestones)}"
+            )
         self.optimizer = optimizer
         self._schedulers = list(schedulers)
         self._milestones = list(milestones)

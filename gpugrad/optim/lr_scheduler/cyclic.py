@@ -67,7 +67,6 @@ def _momentum_key(optimizer: Optimizer, name: str) -> str:
     raise ValueError(f"{name}: optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
 
 
-
 def _set_momentum(group: dict[str, Any], key: str, value: float) -> None:
     group[key] = (value, *group["betas"][1:]) if key == "betas" else value
 
@@ -132,8 +131,9 @@ class CyclicLR(LRScheduler):
         height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
         height *= self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
         if self.cycle_momentum:
-            for group, low, high in zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums,
-                                        strict=True):
+            for group, low, high in zip(
+                self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=True
+            ):
                 _set_momentum(group, self._key, high - (high - low) * height)
         return [base + (top - base) * height for base, top in zip(self.base_lrs, self.max_lrs, strict=True)]
 

@@ -35,15 +35,19 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         for t in batch:
             if t.shape != first.shape:
-                raise RuntimeError(f"default_collate: samples must have equal shapes, got {tuple(first.shape)} and "
-                                   f"{tuple(t.shape)}; pass a collate_fn that pads them")
+                raise RuntimeError(
+                    f"default_collate: samples must have equal shapes, got {tuple(first.shape)} and "
+                    f"{tuple(t.shape)}; pass a collate_fn that pads them"
+                )
         return movement.stack(list(batch), 0)
     if isinstance(first, (str, bytes)):
         return list(batch)
     if isinstance(first, (np.ndarray, np.generic)):
         if first.dtype.kind in "SUO":
-            raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found "
-                            f"an array of {first.dtype}")
+            raise TypeError(
+                "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found "
+                f"an array of {first.dtype}"
+            )
         return default_collate([creation.as_tensor(b) for b in batch])
     if isinstance(first, bool):
         return creation.tensor(list(batch))
@@ -62,5 +66,6 @@ def default_collate(batch: Sequence[Any]) -> Any:
             raise RuntimeError("each element in list of batch should be of equal size")
         columns = [default_collate(column) for column in zip(*batch, strict=True)]
         return type(first)(*columns) if isinstance(first, tuple) and hasattr(first, "_fields") else columns
-    raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found "
-                    f"{type(first)}")
+    raise TypeError(
+        f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {type(first)}"
+    )

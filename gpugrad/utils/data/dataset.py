@@ -44,8 +44,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, *tensors: Tensor) -> None:
         sizes = [tuple(t.shape[:1]) for t in tensors]
         if not tensors or any(s != sizes[0] or not s for s in sizes):
-            raise AssertionError("Size mismatch between tensors: TensorDataset needs tensors with equal first "
-                                 f"dimensions, got shapes {[tuple(t.shape) for t in tensors]}")
+            raise AssertionError(
+                "Size mismatch between tensors: TensorDataset needs tensors with equal first "
+                f"dimensions, got shapes {[tuple(t.shape) for t in tensors]}"
+            )
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:

@@ -55,19 +55,23 @@ class DataLoader:
         _check_workers(num_workers, prefetch_factor, persistent_workers, timeout)
         iterable = isinstance(dataset, IterableDataset)
         if iterable and shuffle:
-            raise ValueError("DataLoader with IterableDataset: expected unspecified shuffle option, but got "
-                             "shuffle=True")
+            raise ValueError(
+                "DataLoader with IterableDataset: expected unspecified shuffle option, but got shuffle=True"
+            )
         if iterable and (sampler is not None or batch_sampler is not None):
-            raise ValueError("DataLoader with IterableDataset: expected unspecified sampler and batch_sampler option: "
-                             "the stream gives the order")
+            raise ValueError(
+                "DataLoader with IterableDataset: expected unspecified sampler and batch_sampler option: "
+                "the stream gives the order"
+            )
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         if seed is not None and generator is not None:
             raise ValueError("DataLoader: give either seed or generator, not both")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and "
-                                 "drop_last")
+                raise ValueError(
+                    "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+                )
             batch_size = None
         elif batch_size is None and drop_last:
             raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
@@ -181,8 +185,9 @@ def _select(tensors: tuple[Tensor, ...], positions: np.ndarray) -> list[Tensor]:
     """The slices of every tensor at ``positions``, as fresh tensors."""
     n = tensors[0].shape[0]
     if len(positions) and not (-n <= positions.min() and positions.max() < n):
-        raise IndexError(f"index {positions[(positions < -n) | (positions >= n)][0]} is out of range for a dataset of "
-                         f"length {n}")
+        raise IndexError(
+            f"index {positions[(positions < -n) | (positions >= n)][0]} is out of range for a dataset of length {n}"
+        )
     positions = np.where(positions < 0, positions + n, positions)
     if len(positions) and np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions))):
         start, stop = int(positions[0]), int(positions[0]) + len(positions)
@@ -197,12 +202,12 @@ def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_wor
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
     if num_workers > 0:
-        raise NotImplementedError(f"DataLoader: num_workers={num_workers} is not supported yet: batches are made in "
-                                  "this process; use num_workers=0 (and a TensorDataset, which is batched without a "
-                                  "Python loop)")
+        raise NotImplementedError(
+            f"DataLoader: num_workers={num_workers} is not supported yet: batches are made in "
+            "this process; use num_workers=0 (and a TensorDataset, which is batched without a "
+            "Python loop)"
+        )
     if prefetch_factor is not None:
         raise ValueError("prefetch_factor option could only be specified in multiprocessing: let num_workers > 0")
     if persistent_workers:
         raise ValueError("persistent_workers option needs num_workers > 0")
-
-

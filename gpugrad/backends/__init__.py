@@ -1,0 +1,1 @@
+"""One file per device: ``base`` is the contract, ``cpu`` its specification."""

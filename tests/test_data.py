@@ -1,0 +1,214 @@
+"""Datasets, samplers, collation and the DataLoader."""
+
+from __future__ import annotations
+
+from collections import Counter, namedtuple
+
+import numpy as np
+import pytest
+
+import gpugrad as gg
+from gpugrad.utils import data as D
+
+
+class Squares(D.Dataset):
+    def __init__(self, n):
+        self.n = n
+
+    def __getitem__(self, i):
+        if not 0 <= i < self.n:
+            raise IndexError(i)
+        return i, gg.tensor(float(i * i))
+
+    def __len__(self):
+        return self.n
+
+
+class Stream(D.IterableDataset):
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        return iter(range(self.n))
+
+    def __len__(self):
+        return self.n
+
+
+def _tensors(n=10, device="cpu"):
+    return D.TensorDataset(gg.arange(n, device=device), gg.arange(2 * n, device=device).reshape(n, 2))
+
+
+# -- datasets ------------------------------------------------------------------------------
+def test_tensor_dataset(device):
+    d = _tensors(4, device)
+    assert len(d) == 4 and [t.tolist() for t in d[2]] == [2, [4, 5]]
+    with pytest.raises(AssertionError, match=r"\(3,\), \(4, 1\)"):
+        D.TensorDataset(gg.ones(3), gg.ones(4, 1))
+
+
+def test_concat_subset_stack_chain():
+    both = Squares(3) + Squares(2)
+    assert len(both) == 5 and both[4][0] == 1 and both[-5][0] == 0
+    with pytest.raises(ValueError, match="out of range"):
+        both[5]
+    sub = D.Subset(both, [4, 0])
+    assert [sub[i][0] for i in range(len(sub))] == [1, 0] and [x[0] for x in sub.__getitems__([1, 0])] == [0, 1]
+    assert D.StackDataset(a=Squares(2), b=Squares(2))[1]["a"][0] == 1
+    assert D.StackDataset(Squares(2), Squares(2))[1][1][0] == 1
+    with pytest.raises(ValueError, match="Size mismatch"):
+        D.StackDataset(Squares(2), Squares(3))
+    assert list(Stream(2) + Stream(3)) == [0, 1, 0, 1, 2]
+    with pytest.raises(TypeError, match="IterableDataset"):
+        D.ConcatDataset([Stream(2)])
+    with pytest.raises(ValueError, match="empty"):
+        D.ConcatDataset([])
+
+
+def test_random_split():
+    a, b = D.random_split(Squares(10), [7, 3], generator=gg.Generator().manual_seed(1))
+    c, d = D.random_split(Squares(10), [0.7, 0.3], generator=gg.Generator().manual_seed(1))
+    assert sorted([*a.indices, *b.indices]) == list(range(10)) and a.indices != list(range(7))
+    assert (a.indices, b.indices) == (c.indices, d.indices)
+    assert [len(s) for s in D.random_split(Squares(10), [1 / 3] * 3)] == [4, 3, 3]
+    with pytest.raises(ValueError, match="does not equal"):
+        D.random_split(Squares(10), [7, 4])
+
+
+# -- samplers --------------------------------------------------------------------------------
+def test_samplers():
+    assert list(D.SequentialSampler(range(4))) == [0, 1, 2, 3]
+    order = list(D.RandomSampler(range(50), generator=gg.Generator().manual_seed(0)))
+    assert sorted(order) == list(range(50)) and order != list(range(50))
+    assert order == list(D.RandomSampler(range(50), generator=gg.Generator().manual_seed(0)))
+    more = D.RandomSampler(range(4), num_samples=10)
+    assert len(more) == 10 and sorted(list(more)[:4]) == [0, 1, 2, 3]
+    drawn = Counter(D.RandomSampler(range(4), replacement=True, num_samples=4000))
+    assert all(850 < drawn[i] < 1150 for i in range(4))
+    assert sorted(D.SubsetRandomSampler([3, 5, 9])) == [3, 5, 9]
+    weighted = Counter(D.WeightedRandomSampler([0.0, 1.0, 3.0], 4000))
+    assert weighted[0] == 0 and 850 < weighted[1] < 1150
+    assert sorted(D.WeightedRandomSampler([1.0, 1.0, 1.0], 3, replacement=False)) == [0, 1, 2]
+    assert list(D.BatchSampler(range(5), 2, False)) == [[0, 1], [2, 3], [4]]
+    assert list(D.BatchSampler(range(5), 2, True)) == [[0, 1], [2, 3]]
+    assert len(D.BatchSampler(range(5), 2, False)) == 3 and len(D.BatchSampler(range(5), 2, True)) == 2
+    assert list(D.RandomSampler([])) == []
+    for build in (
+        lambda: D.RandomSampler(range(3), num_samples=0),
+        lambda: D.BatchSampler(range(3), 0, False),
+        lambda: D.WeightedRandomSampler([1.0], 0),
+    ):
+        with pytest.raises(ValueError, match="positive integer value"):
+            build()
+
+
+# -- collation ---------------------------------------------------------------------------------
+def test_default_collate():
+    Point = namedtuple("Point", "x y")
+    samples = [
+        {"t": gg.ones(2) * i, "n": np.full(3, i, np.float32), "f": 0.5 * i, "i": i, "s": str(i), "b": i > 0,
+         "p": Point(i, [i, i]), "u": np.int16(i)}
+        for i in range(3)
+    ]  # fmt: skip
+    out = D.default_collate(samples)
+    assert out["t"].shape == (3, 2) and out["n"].shape == (3, 3) and out["n"].dtype is gg.float32
+    assert out["f"].dtype is gg.float64 and out["i"].dtype is gg.int64 and out["b"].dtype is gg.bool
+    assert out["s"] == ["0", "1", "2"] and out["u"].dtype is gg.int16
+    assert isinstance(out["p"], Point) and out["p"].x.tolist() == [0, 1, 2] and len(out["p"].y) == 2
+    for batch, kind, text in (
+        ([object()], TypeError, "found <class 'object'>"),
+        ([[1, 2], [1]], RuntimeError, "equal size"),
+        ([gg.ones(2), gg.ones(3)], RuntimeError, r"\(2,\) and \(3,\)"),
+        ([np.array(["a"])], TypeError, "an array of <U1"),
+    ):
+        with pytest.raises(kind, match=text):
+            D.default_collate(batch)
+    assert D.default_convert({"a": np.ones(2), "b": "x"})["a"].dtype is gg.float64
+
+
+# -- the loader ------------------------------------------------------------------------------------
+def test_batches_of_samples():
+    batches = list(D.DataLoader(Squares(5), batch_size=2))
+    assert [b[0].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+    assert batches[1][1].tolist() == [4.0, 9.0] and isinstance(batches[0], list)
+    assert len(D.DataLoader(Squares(5), 2)) == 3 and len(D.DataLoader(Squares(5), 2, drop_last=True)) == 2
+    assert len(list(D.DataLoader(Squares(5), 2, drop_last=True))) == 2
+    singles = list(D.DataLoader(Squares(3), batch_size=None))
+    assert singles[2][0] == 2 and len(singles) == 3
+    assert list(D.DataLoader(Squares(4), 2, collate_fn=lambda s: [i for i, _ in s])) == [[0, 1], [2, 3]]
+
+
+def test_tensor_batches_equal_batches_of_samples(device):
+    """The quick way for a TensorDataset gives what collating its samples gives."""
+    dataset = _tensors(11, device)
+    half = D.Subset(D.Subset(dataset, list(range(10, 0, -1))), [1, 3, 5, 7, 9])
+    for source in (dataset, half):
+        for options in ({}, {"shuffle": True}, {"drop_last": True}, {"sampler": [3, 1, 2, 0, -1]},
+                        {"batch_size": 1, "batch_sampler": [[0, 2], [4]]}):  # fmt: skip
+            found = []
+            for collate in (None, lambda samples: D.default_collate(samples)):
+                gg.manual_seed(5)
+                loader = D.DataLoader(source, **{"batch_size": 4, **options}, collate_fn=collate)
+                found.append([[t.tolist() for t in batch] for batch in loader])
+            assert found[0] == found[1] and found[0]
+            assert len(found[0]) == len(loader)
+
+
+def test_tensor_batches_do_not_fetch_samples(monkeypatch):
+    monkeypatch.setattr(D.TensorDataset, "__getitem__", lambda self, i: pytest.fail("fetched a sample"))
+    assert len(list(D.DataLoader(_tensors(), 4, shuffle=True))) == 3
+
+
+def test_tensor_batches_are_the_users_own(device):
+    dataset = _tensors(4, device)
+    for batch, _ in D.DataLoader(dataset, 2):
+        batch.zero_()
+    assert dataset.tensors[0].tolist() == [0, 1, 2, 3]
+
+
+def test_tensor_batches_check_positions():
+    with pytest.raises(IndexError, match="index 10 is out of range"):
+        list(D.DataLoader(_tensors(), 2, sampler=[3, 10]))
+
+
+def test_order_with_a_seed():
+    def epochs(loader, n):
+        return [[i for b in loader for i in b[0].tolist()] for _ in range(n)]
+
+    first = epochs(D.DataLoader(_tensors(20), 4, shuffle=True, seed=3), 3)
+    gg.manual_seed(99)
+    assert first == epochs(D.DataLoader(_tensors(20), 4, shuffle=True, seed=3), 3)
+    assert first[0] != first[1] != first[2] and sorted(first[0]) == list(range(20))
+    resumed = D.DataLoader(_tensors(20), 4, shuffle=True, seed=3)
+    resumed.set_epoch(2)
+    assert epochs(resumed, 1) == first[2:]
+    assert epochs(D.DataLoader(_tensors(20), 4, shuffle=True, seed=4), 1) != first[:1]
+    by_generator = [epochs(D.DataLoader(_tensors(20), 4, shuffle=True, generator=gg.Generator().manual_seed(1)), 2)
+                    for _ in range(2)]  # fmt: skip
+    assert by_generator[0] == by_generator[1] and by_generator[0][0] != by_generator[0][1]
+
+
+def test_streams():
+    assert [b.tolist() for b in D.DataLoader(Stream(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert [b.tolist() for b in D.DataLoader(Stream(5), 2, drop_last=True)] == [[0, 1], [2, 3]]
+    assert list(D.DataLoader(Stream(3), None)) == [0, 1, 2]
+    assert len(D.DataLoader(Stream(5), 2)) == 3
+
+
+def test_mistakes():
+    for options, kind, text in (
+        ({"num_workers": 2}, NotImplementedError, "num_workers=0"),
+        ({"num_workers": -1}, ValueError, "non-negative"),
+        ({"shuffle": True, "sampler": [0]}, ValueError, "mutually exclusive with shuffle"),
+        ({"batch_sampler": [[0]], "batch_size": 3}, ValueError, "batch_sampler option is mutually exclusive"),
+        ({"batch_size": None, "drop_last": True}, ValueError, "mutually exclusive with drop_last"),
+        ({"batch_size": 0}, ValueError, "positive integer"),
+        ({"seed": 1, "generator": gg.Generator()}, ValueError, "either seed or generator"),
+        ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
+    ):
+        with pytest.raises(kind, match=text):
+            D.DataLoader(Squares(3), **options)
+    with pytest.raises(ValueError, match="shuffle"):
+        D.DataLoader(Stream(3), shuffle=True)
+    with pytest.raises(ValueError, match="sampler"):
+        D.DataLoader(Stream(3), sampler=[0])
