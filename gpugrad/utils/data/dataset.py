@@ -141,16 +141,16 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = 
     """Disjoint random subsets of the given lengths, or of the given fractions, which add up to 1 (what rounding
     leaves goes to the first ones, one each). Raises ValueError where they do not add up."""
     n = len(dataset)
-    sizes = list(lengths)
-    if math.isclose(sum(sizes), 1) and sum(sizes) <= 1 + 1e-9 and not all(isinstance(s, int) for s in sizes):
-        for i, fraction in enumerate(sizes):
+    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1 + 1e-9 and not all(isinstance(v, int) for v in lengths):
+        for i, fraction in enumerate(lengths):
             if not 0 <= fraction <= 1:
                 raise ValueError(f"Fraction at index {i} is not between 0 and 1")
-        sizes = [math.floor(n * fraction) for fraction in sizes]
+        sizes = [math.floor(n * fraction) for fraction in lengths]
         for i in range(n - sum(sizes)):
             sizes[i % len(sizes)] += 1
+    else:
+        sizes = [int(v) for v in lengths]
     if sum(sizes) != n:
         raise ValueError(f"Sum of input lengths {list(lengths)} does not equal the length of the input dataset, {n}!")
     order = sampling.randperm(n, generator=generator, device="cpu").tolist()
-    ends = list(accumulate(int(s) for s in sizes))
-    return [Subset(dataset, order[end - int(size) : end]) for end, size in zip(ends, sizes, strict=True)]
+    return [Subset(dataset, order[end - size : end]) for end, size in zip(accumulate(sizes), sizes, strict=True)]
