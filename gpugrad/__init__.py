@@ -56,12 +56,13 @@ __version__ = "0.1.0"
 _NAMES = {
     "creation": "arange as_tensor clone empty empty_like eye from_numpy full full_like linspace logspace ones ones_like "
     "tensor tril triu zeros zeros_like",
-    "elementwise": "abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 "
+    "compound": "add addcdiv addcmul allclose div divide equal isclose lerp sub subtract true_divide",
+    "elementwise": "abs absolute acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 "
     "atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max "
-    "clamp_min clip copysign cos cosh div divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmod frac ge greater "
+    "clamp_min clip copysign cos cosh eq erf erfc exp exp2 expm1 fix floor floor_divide fmod frac ge greater "
     "greater_equal gt hypot isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not "
     "logical_or logical_xor lt maximum minimum mul multiply ne neg negative not_equal pow reciprocal relu remainder round "
-    "rsqrt sgn sigmoid sign sin sinh sqrt square sub subtract tan tanh true_divide trunc where",
+    "rsqrt sgn sigmoid sign sin sinh sqrt square tan tanh trunc where",
     "movement": "as_strided broadcast_tensors broadcast_to cat chunk concat concatenate diagonal expand flatten flip fliplr "
     "flipud hstack meshgrid movedim narrow permute ravel repeat reshape roll select split squeeze stack t tile transpose "
     "unbind unflatten unsqueeze vstack",

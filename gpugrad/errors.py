@@ -16,6 +16,10 @@ class DeviceError(GpugradError):
     """A device is absent, cannot do what is asked, or two devices were mixed."""
 
 
+class DTypeError(GpugradError, TypeError):
+    """An op is not defined for a dtype, or its result cannot be stored in one."""
+
+
 class OutOfMemoryError(DeviceError):
     """A device could not give the memory asked for."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 _ids = itertools.count()
@@ -37,8 +36,8 @@ class HookDict(dict[int, Any]):
 
     __slots__ = ("__weakref__",)
 
-    def add(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Register ``hook`` last, or first with ``prepend``."""
+    def add(self, hook: Any, prepend: bool = False) -> RemovableHandle:
+        """Register ``hook`` (anything the owner knows how to run) last, or first with ``prepend``."""
         handle = RemovableHandle(self)
         if prepend:
             rest = dict(self)

@@ -120,9 +120,11 @@ def basic_index(
         raise IndexError(f"too many indices: {used} for a tensor of {len(shape)} dimensions")
     new_shape: list[int] = []
     new_strides: list[int] = []
+    added: list[int] = []
     offset = axis = 0
     for item in items:
         if item is None:
+            added.append(len(new_shape))
             new_shape.append(1)
             new_strides.append(0)
         elif item is Ellipsis:
@@ -146,6 +148,9 @@ def basic_index(
             axis += 1
     new_shape += shape[axis:]
     new_strides += strides[axis:]
+    for i in reversed(added):  # as if the new dimension had been the outer one of the next
+        if i + 1 < len(new_shape):
+            new_strides[i] = new_shape[i + 1] * new_strides[i + 1]
     return new_shape, new_strides, offset
 
 

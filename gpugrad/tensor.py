@@ -16,7 +16,7 @@ from gpugrad import autograd, dtypes, layout
 from gpugrad.autograd.graph import Node, Variable, edge_of, storage_of
 from gpugrad.devices import Device, backend_of, parse
 from gpugrad.devices import device as resolve_device
-from gpugrad.ops import creation, elementwise, fused, indexing, linear, movement, reductions, sampling, sorting, table
+from gpugrad.ops import compound, creation, elementwise, fused, indexing, linear, movement, reductions, sampling, sorting, table
 from gpugrad.printing import format_tensor
 
 _CPU = Device("cpu")
@@ -125,6 +125,8 @@ class Tensor(Variable):
     def stride(self, dim: int | None = None) -> Any:
         """Strides in elements, or that of one dimension."""
         strides = tuple(s // self._array.itemsize for s in self._array.strides)
+        if not self._array.size and self.is_contiguous():
+            strides = layout.contiguous_strides(self._array.shape, 1)
         return strides if dim is None else strides[dim]
 
     def storage_offset(self) -> int:
@@ -560,6 +562,10 @@ class Tensor(Variable):
     def __matmul__(self, other: Any) -> Any:
         return linear.matmul(self, other) if isinstance(other, Tensor) else NotImplemented
 
+    def where(self, condition: Tensor, other: Any) -> Tensor:
+        """This tensor where ``condition``, else ``other``."""
+        return elementwise.where(condition, self, other)
+
     def __invert__(self) -> Tensor:
         return elementwise.bitwise_not(self)
 
@@ -620,6 +626,10 @@ def _attach() -> None:
                 setattr(Tensor, name + "_", _inplace_method(name, value.inplace))
     for name in "masked_fill index_add index_copy index_fill scatter scatter_add scatter_reduce".split():
         setattr(Tensor, name + "_", _write_back(name, getattr(indexing, name)))
+    for name in "addcmul addcdiv lerp".split():
+        setattr(Tensor, name + "_", _write_back(name, getattr(compound, name)))
+    for name in "add sub div add_ sub_ div_".split():
+        setattr(Tensor, name, getattr(compound, name))
     for name in "cumsum cumprod".split():
         setattr(Tensor, name + "_", _write_back(name, getattr(reductions, name)))
     for name in "tril triu".split():
@@ -656,8 +666,8 @@ def _operator_methods(function: Any) -> tuple[Any, Any, Any]:
 
 
 def _inplace_method(name: str, function: Any) -> Any:
-    def method(self: Tensor, *others: Any) -> Tensor:
-        return function(self, *others)
+    def method(self: Tensor, *others: Any, **options: Any) -> Tensor:
+        return function(self, *others, **options)
 
     method.__name__ = name + "_"
     method.__doc__ = f"In place: ``{name}``, stored in this tensor."
@@ -684,6 +694,7 @@ def _cast_method(name: str, dtype: dtypes.DType) -> Any:
 
 METHODS: dict[Any, str] = {
     creation: "clone tril triu",
+    compound: "addcmul addcdiv lerp isclose allclose equal",
     movement: "reshape permute transpose t movedim expand broadcast_to squeeze unsqueeze flatten ravel unflatten narrow select "
     "diagonal as_strided unfold split chunk unbind flip fliplr flipud roll repeat tile",
     reductions: "sum prod amax amin aminmax argmax argmin max min any all count_nonzero cumsum cumprod mean var std "

@@ -3,10 +3,10 @@
 // Defines: NAME the symbol; EXPR the result, of the inputs a, b, c, ... of type T; INPUTS the parameters of the
 // inputs, each a pointer p0, p1, ... or a scalar; LOADS declares the inputs from them, element AT(k) of operand k;
 // R the dtype of the result; OPERANDS how many arrays, the result being the last; RUN how many neighbouring elements
-// an item does; CHECK (optional) a predicate that is true where an element is an error: it is reported and EXPR not
-// computed, as that may stop a CPU.
+// an item does; CHECK (optional) a predicate that is true where an element is an error: a and SECOND (b, or 0 where
+// there is none) are reported and EXPR is not computed, as that may stop a CPU.
 // For rows on CPU-type devices BUFFERS declares a vector's worth of each input, FETCHES fills them, PICKS declares
-// the inputs from them.
+// the inputs from them. COPY: the operands are one input and the result, of one type, and nothing is computed.
 //
 // NAME_dense    all operands lie in memory in the same order, without gaps: one item per RUN elements.
 // NAME_strided  any layouts. On GPUs one item per element. On CPU-type devices an item does `rows` rows of the
@@ -24,7 +24,7 @@ typedef struct {
 
 #ifdef CHECK
 #define CHECKED , GLOBAL i64 *flags, i32 check_id
-#define VERIFY(where) if (CHECK) gg_report(flags, check_id, (i64)(where)); else
+#define VERIFY(where) if (CHECK) gg_report_both(flags, check_id, (i64)a, (i64)(SECOND)); else
 #else
 #define CHECKED
 #define VERIFY(where)
@@ -71,18 +71,16 @@ KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
 
 #else
 
-// Left as a loop, the compiler makes it one vector instruction; unrolled, it would have to find that again.
-#define EACH _Pragma("clang loop unroll(disable)") for (i32 gg_j = 0; gg_j < VECTOR; gg_j++)
-
 // Beyond the end of a row the first element stands in, a value as good as any.
 #define FETCH(v, D, p, k)                                                                                             \
-    if (count == VECTOR && par.step[k] == 1) {                                                                        \
-        EACH v[gg_j] = CV(TD, LD(D, p, at[k] + first + gg_j));                                                        \
-    } else if (par.step[k] == 0) {                                                                                    \
+    if (par.step[k] == 0) {                                                                                           \
         T gg_value = CV(TD, LD(D, p, at[k]));                                                                         \
         EACH v[gg_j] = gg_value;                                                                                      \
+    } else if (count == VECTOR && par.step[k] == 1) {                                                                 \
+        EACH v[gg_j] = CV(TD, LD(D, p, at[k] + first + gg_j));                                                        \
     } else {                                                                                                          \
-        EACH v[gg_j] = CV(TD, LD(D, p, at[k] + (first + (gg_j < count ? gg_j : 0)) * par.step[k]));                   \
+        for (i32 gg_j = 0; gg_j < count; gg_j++) v[gg_j] = CV(TD, LD(D, p, at[k] + (first + gg_j) * par.step[k]));    \
+        for (i32 gg_j = count; gg_j < VECTOR; gg_j++) v[gg_j] = v[0];                                                 \
     }
 
 KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
@@ -101,6 +99,12 @@ KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
         gg_rest = gg_q;
     }
     for (; row < last; row++) {
+#ifdef COPY
+        if (par.step[0] == 1 && par.step[1] == 1)
+            for (IDX j = start; j < end; j++) out[at[1] + j] = p0[at[0] + j];
+        else
+            for (IDX j = start; j < end; j++) out[at[1] + j * par.step[1]] = p0[at[0] + j * par.step[0]];
+#else
         for (IDX first = start; first < end; first += VECTOR) {
             i32 count = end - first < VECTOR ? end - first : VECTOR;
             BUFFERS
@@ -118,6 +122,7 @@ KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
                 for (i32 gg_j = 0; gg_j < count; gg_j++)
                     ST(R, out, target + gg_j * par.step[OPERANDS - 1], gg_result[gg_j]);
         }
+#endif
         for (i32 gg_d = (i32)par.ndim - 1; gg_d >= 0; gg_d--) {  // on to the next row
             for (i32 gg_k = 0; gg_k < OPERANDS; gg_k++) at[gg_k] += par.stride[gg_k][gg_d];
             if (++place[gg_d] < par.shape[gg_d]) break;

@@ -19,7 +19,7 @@
 // The first operand wins when it is NaN; when the second is, both comparisons fail and it is returned.
 HELPER T gg_min(T a, T b) { return (a < b || a != a) ? a : b; }
 HELPER T gg_max(T a, T b) { return (a > b || a != a) ? a : b; }
-HELPER T gg_sign(T a) { return a != a ? a : (T)((a > 0) - (a < 0)); }
+HELPER T gg_sign(T a) { return (T)((a > 0) - (a < 0)); }
 
 // Python's sign convention: the remainder has the sign of the divisor.
 HELPER T gg_remainder(T a, T b) {

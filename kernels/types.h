@@ -88,6 +88,14 @@ HELPER void gg_report(GLOBAL i64 *flags, i32 id, i64 value) {
     if (FIRST(flags, id) == 0) flags[1] = value;
 }
 
+// The same with two numbers.
+HELPER void gg_report_both(GLOBAL i64 *flags, i32 id, i64 value, i64 second) {
+    if (FIRST(flags, id) == 0) {
+        flags[1] = value;
+        flags[2] = second;
+    }
+}
+
 // Add to `at`, for each operand k, the offset of element `index` in the `ndim` dimensions of a Strided argument.
 #define LOCATE(at, operands, index, ndim, shape, stride)                                                              \
     for (i32 gg_d = (i32)(ndim) - 1; gg_d >= 0; gg_d--) {                                                             \
@@ -95,3 +103,9 @@ HELPER void gg_report(GLOBAL i64 *flags, i32 id, i64 value) {
         for (i32 gg_k = 0; gg_k < (operands); gg_k++) (at)[gg_k] += gg_r * (stride)[gg_k][gg_d];                      \
         (index) = gg_q;                                                                                               \
     }
+
+// A step of VECTOR elements, for CPU-type devices. Left as a loop, the compiler makes it one vector instruction;
+// unrolled, it would have to find that again.
+#ifdef GG_CPU
+#define EACH _Pragma("clang loop unroll(disable)") for (i32 gg_j = 0; gg_j < VECTOR; gg_j++)
+#endif

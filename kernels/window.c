@@ -3,13 +3,15 @@
 // Defines: NAME the symbol; X the dtype; T computes.
 // All three gather: an item owns the elements it writes, so sums have a fixed order.
 //
-// NAME_fold           the adjoint of cutting windows out: one item per piece of at most RUN elements of a row.
+// NAME_fold           the adjoint of cutting windows out: one item per piece of at most PIECE elements of a row.
 // NAME_max_pool       one item per window: the largest element, the first of equals, NaN first; and its position.
 // NAME_max_pool_grad  one item per element: the gradient of the windows that chose it.
+// On CPU-type devices an item of the last two does a piece of a row of at most PIECE elements, so that its place
+// is worked out once, and looks at each window once: 3 and 10 times faster for 2 x 2 windows.
 typedef struct {
     IDX items, pieces, channels;
     IDX size[3], count[3], taps[3], stride[3], dilation[3];
-    IDX offset, step_n, step_c, step[3], step_kernel[3];  // of the array read
+    IDX offset, step_n, step_c, step[3], step_kernel[3], limit;  // of the array read, and the end of its buffer
 } Windows;
 
 #define READ(i) CV(TD, LD(X, x, i))
@@ -28,15 +30,15 @@ typedef struct {
 KERNEL void CAT(NAME, _fold)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Windows par) {
     IDX item = GLOBAL_ID;
     if (item >= par.items) return;
-    IDX row = item / par.pieces, first = (item - row * par.pieces) * RUN;
-    IDX count = par.size[2] - first < RUN ? par.size[2] - first : RUN;
+    IDX row = item / par.pieces, first = (item - row * par.pieces) * PIECE;
+    IDX count = par.size[2] - first < PIECE ? par.size[2] - first : PIECE;
     IDX target = row * par.size[2] + first;
     IDX lane = row / par.size[1], position1 = row - lane * par.size[1];
     IDX plane = lane / par.size[0], position0 = lane - plane * par.size[0];
     IDX n = plane / par.channels, c = plane - n * par.channels;
     IDX base = par.offset + n * par.step_n + c * par.step_c;
-    T total[RUN];
-    for (i32 j = 0; j < RUN; j++) total[j] = 0;
+    T total[PIECE + VECTOR];
+    for (IDX j = 0; j < count; j++) total[j] = 0;
     for (IDX k0 = 0; k0 < par.taps[0]; k0++) {
         WINDOW_OF(0, position0, k0, w0, exists0)
         if (!exists0) continue;
@@ -46,22 +48,30 @@ KERNEL void CAT(NAME, _fold)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Windows par
             IDX at = base + w0 * par.step[0] + w1 * par.step[1] + k0 * par.step_kernel[0] + k1 * par.step_kernel[1];
             for (IDX k2 = 0; k2 < par.taps[2]; k2++) {
                 IDX tap = at + k2 * par.step_kernel[2];
-                if (par.stride[2] == 1) {  // neighbouring elements belong to neighbouring windows
-                    IDX shift = first - k2 * par.dilation[2];
-                    IDX begin = shift < 0 ? -shift : 0, end = par.count[2] - shift;
-                    if (end > count) end = count;
-                    for (IDX j = begin; j < end; j++) total[j] += READ(tap + (shift + j) * par.step[2]);
-                } else {
-                    for (IDX j = 0; j < count; j++) {
-                        WINDOW_OF(2, first + j, k2, w2, exists2)
-                        if (exists2) total[j] += READ(tap + w2 * par.step[2]);
+                // The tap's windows w that lie in the piece: those with begin <= w * stride + k2 * dilation - first.
+                IDX shift = k2 * par.dilation[2] - first;
+                IDX w = shift < 0 ? (-shift + par.stride[2] - 1) / par.stride[2] : 0;
+                IDX end = count > shift ? (count - shift - 1) / par.stride[2] + 1 : 0;
+                if (end > par.count[2]) end = par.count[2];
+                if (par.stride[2] == 1 && par.step[2] == 1) {
+#ifdef GG_CPU
+                    // A whole vector at a time; what lies beyond the last window is in the buffer, but not added.
+                    for (; w < end && tap + w + VECTOR <= par.limit; w += VECTOR) {
+                        IDX left = end - w;
+                        EACH total[w + shift + gg_j] += gg_j < left ? READ(tap + w + gg_j) : (T)0;
                     }
+#endif
+                    for (; w < end; w++) total[w + shift] += READ(tap + w);
+                } else {
+                    for (; w < end; w++) total[w * par.stride[2] + shift] += READ(tap + w * par.step[2]);
                 }
             }
         }
     }
     for (IDX j = 0; j < count; j++) ST(X, out, target + j, total[j]);
 }
+
+#ifndef GG_CPU
 
 KERNEL void CAT(NAME, _max_pool)(GLOBAL const S(X) *x, GLOBAL S(X) *out, GLOBAL i64 *index, Windows par) {
     IDX item = GLOBAL_ID;
@@ -114,3 +124,80 @@ KERNEL void CAT(NAME, _max_pool_grad)(GLOBAL const S(X) *x, GLOBAL const i64 *in
     }
     ST(X, out, item, total);
 }
+
+#else
+
+KERNEL void CAT(NAME, _max_pool)(GLOBAL const S(X) *x, GLOBAL S(X) *out, GLOBAL i64 *index, Windows par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.items) return;
+    IDX row = item / par.pieces, start = (item - row * par.pieces) * PIECE;
+    IDX count = par.count[2] - start < PIECE ? par.count[2] - start : PIECE;
+    IDX lane = row / par.count[1], w1 = row - lane * par.count[1];
+    IDX plane = lane / par.count[0], w0 = lane - plane * par.count[0];
+    IDX n = plane / par.channels, c = plane - n * par.channels;
+    IDX base = par.offset + n * par.step_n + c * par.step_c;
+    IDX hop = par.stride[2] * par.step[2];
+    T best[PIECE];
+    IDX where[PIECE];
+    for (IDX k0 = 0; k0 < par.taps[0]; k0++)
+        for (IDX k1 = 0; k1 < par.taps[1]; k1++)
+            for (IDX k2 = 0; k2 < par.taps[2]; k2++) {
+                IDX i0 = w0 * par.stride[0] + k0 * par.dilation[0], i1 = w1 * par.stride[1] + k1 * par.dilation[1];
+                IDX i2 = start * par.stride[2] + k2 * par.dilation[2];
+                IDX at = base + i0 * par.step[0] + i1 * par.step[1] + i2 * par.step[2];
+                IDX place = (i0 * par.size[1] + i1) * par.size[2] + i2;
+                if (k0 + k1 + k2 == 0) {
+                    for (IDX j = 0; j < count; j++) {
+                        best[j] = READ(at + j * hop);
+                        where[j] = place + j * par.stride[2];
+                    }
+                } else {
+                    for (IDX j = 0; j < count; j++) {
+                        T value = READ(at + j * hop);
+                        i32 better = (value > best[j]) | ((value != value) & (best[j] == best[j]));
+                        best[j] = better ? value : best[j];
+                        where[j] = better ? place + j * par.stride[2] : where[j];
+                    }
+                }
+            }
+    IDX target = row * par.count[2] + start;
+    for (IDX j = 0; j < count; j++) {
+        ST(X, out, target + j, best[j]);
+        index[target + j] = where[j];
+    }
+}
+
+KERNEL void CAT(NAME, _max_pool_grad)(GLOBAL const S(X) *x, GLOBAL const i64 *index, GLOBAL S(X) *out, Windows par) {
+    IDX item = GLOBAL_ID;
+    if (item >= par.items) return;
+    IDX row = item / par.pieces, start = (item - row * par.pieces) * PIECE;
+    IDX count = par.size[2] - start < PIECE ? par.size[2] - start : PIECE;
+    IDX lane = row / par.size[1], i1 = row - lane * par.size[1];
+    IDX plane = lane / par.size[0], i0 = lane - plane * par.size[0];
+    i64 self = (i64)(i0 * par.size[1] + i1) * par.size[2] + start;
+    // Windows of a row that may reach into the piece.
+    IDX reach = (par.taps[2] - 1) * par.dilation[2];
+    IDX begin = start > reach ? (start - reach + par.stride[2] - 1) / par.stride[2] : 0;
+    IDX end = (start + count - 1) / par.stride[2] + 1;
+    if (end > par.count[2]) end = par.count[2];
+    T total[PIECE];
+    for (IDX j = 0; j < count; j++) total[j] = 0;
+    // The last tap belongs to the first window: windows are visited in order.
+    for (IDX k0 = par.taps[0] - 1; k0 >= 0; k0--) {
+        WINDOW_OF(0, i0, k0, w0, exists0)
+        if (!exists0) continue;
+        for (IDX k1 = par.taps[1] - 1; k1 >= 0; k1--) {
+            WINDOW_OF(1, i1, k1, w1, exists1)
+            if (!exists1) continue;
+            IDX at = ((plane * par.count[0] + w0) * par.count[1] + w1) * par.count[2];
+            for (IDX w = begin; w < end; w++) {
+                i64 place = index[at + w] - self;
+                if (place >= 0 && place < (i64)count) total[place] += READ(par.offset + at + w);
+            }
+        }
+    }
+    IDX target = row * par.size[2] + start;
+    for (IDX j = 0; j < count; j++) ST(X, out, target + j, total[j]);
+}
+
+#endif

@@ -119,8 +119,8 @@ _ACTIVATIONS: dict[str, Callable[[Any], Callable[..., Any]]] = {
 }
 for _name, _get in _ACTIVATIONS.items():
     case(_name, lambda t, x, _get=_get: _get(t.nn.functional)(x), x=(3, 7))
-    # The edges come in as an addition to zero times x, so that their gradients are compared too.
-    case(f"{_name}_edges", lambda t, x, e, _get=_get: _get(t.nn.functional)(x * 0.0 + e), x=(15,), e=EDGES)
+    # The edges come in as an addition to a zero whose derivative is 1, so that gradients are compared too.
+    case(f"{_name}_edges", lambda t, x, e, _get=_get: _get(t.nn.functional)(x - x.detach() + e), x=(15,), e=EDGES)
 case("glu", lambda t, x: t.nn.functional.glu(x, 1), x=(3, 6, 2))
 case("prelu", lambda t, x, w: t.nn.functional.prelu(x, w), x=(2, 3, 4), w=(3,))
 case("prelu_one", lambda t, x, w: t.nn.functional.prelu(x, w), x=(2, 3), w=(1,))
@@ -338,11 +338,28 @@ case(
     y=PROBABILITIES,
     w=WEIGHT,
 )
+ENDS = np.array([0.0, 1.0, 0.0, 1.0, 0.5], np.float32)
 case(
     "bce_ends",
-    lambda t, p, y: t.nn.functional.binary_cross_entropy(p, y, reduction="none"),
-    p=np.array([0.0, 1.0, 0.0, 1.0], np.float32),
-    y=np.array([0.0, 0.0, 1.0, 1.0], np.float32),
+    lambda t, x, p, y: t.nn.functional.binary_cross_entropy(x - x.detach() + p, y, reduction="none"),
+    x=(5,),
+    p=ENDS,
+    y=np.array([0.0, 0.0, 1.0, 1.0, 0.3], np.float32),
+)
+case(
+    "cosine_similarity_zero",
+    lambda t, x, y, z: t.nn.functional.cosine_similarity(x * z, y),
+    x=(3, 2),
+    y=(3, 2),
+    z=np.zeros(2, np.float32),
+)
+case("normalize_zero", lambda t, x: t.nn.functional.normalize(x - x.detach()), x=(3, 2))
+case("pairwise_distance_zero", lambda t, x: t.nn.functional.pairwise_distance(x, x.detach()), x=(3, 2))
+case(
+    "target_gradients",
+    lambda t, x, y: t.nn.functional.binary_cross_entropy(x.sigmoid(), y.sigmoid()),
+    x=(3, 2),
+    y=(3, 2),
 )
 case(
     "bce_logits",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter, namedtuple
 
 import numpy as np
@@ -183,6 +185,9 @@ def test_order_with_a_seed():
     resumed.set_epoch(2)
     assert epochs(resumed, 1) == first[2:]
     assert epochs(D.DataLoader(_tensors(20), 4, shuffle=True, seed=4), 1) != first[:1]
+    together = D.DataLoader(_tensors(20), 4, shuffle=True, seed=3)
+    both = list(zip(together, together, strict=True))
+    assert [[i for pair in both for i in pair[k][0].tolist()] for k in (0, 1)] == first[:2]
     by_generator = [epochs(D.DataLoader(_tensors(20), 4, shuffle=True, generator=gg.Generator().manual_seed(1)), 2)
                     for _ in range(2)]  # fmt: skip
     assert by_generator[0] == by_generator[1] and by_generator[0][0] != by_generator[0][1]
@@ -197,7 +202,8 @@ def test_streams():
 
 def test_mistakes():
     for options, kind, text in (
-        ({"num_workers": 2}, NotImplementedError, "num_workers=0"),
+        ({"num_workers": 2, "prefetch_factor": 0}, ValueError, "prefetch_factor"),
+        ({"persistent_workers": True}, ValueError, "num_workers > 0"),
         ({"num_workers": -1}, ValueError, "non-negative"),
         ({"shuffle": True, "sampler": [0]}, ValueError, "mutually exclusive with shuffle"),
         ({"batch_sampler": [[0]], "batch_size": 3}, ValueError, "batch_sampler option is mutually exclusive"),
@@ -212,3 +218,93 @@ def test_mistakes():
         D.DataLoader(Stream(3), shuffle=True)
     with pytest.raises(ValueError, match="sampler"):
         D.DataLoader(Stream(3), sampler=[0])
+
+
+# -- worker processes ------------------------------------------------------------------------------
+class Share(D.IterableDataset):
+    """0 ... n-1, shared out among the workers."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        info = D.get_worker_info()
+        yield from range(self.n)[info.id :: info.num_workers] if info else range(self.n)
+
+
+class Failing(Squares):
+    def __getitem__(self, i):
+        if i == 3:
+            raise KeyError(f"no item {i}")
+        return super().__getitem__(i)
+
+
+class Dying(Squares):
+    def __getitem__(self, i):
+        os._exit(7)
+
+
+class Slow(Squares):
+    def __getitem__(self, i):
+        time.sleep(5)
+
+
+class Who(Squares):
+    def __getitem__(self, i):
+        return D.get_worker_info().id, float(gg.rand(1).item())
+
+
+def _remember(worker):
+    global remembered
+    remembered = worker
+
+
+class Remembered(Squares):
+    def __getitem__(self, i):
+        return remembered
+
+
+CONTEXT = {"multiprocessing_context": "spawn"}  # the one way to start that is there on every system
+
+
+def test_workers_give_the_same_batches():
+    for source in (Squares(11), _tensors(11)):
+        options = {"batch_size": 3, "shuffle": True, "seed": 5}
+        alone = D.DataLoader(source, **options)
+        helped = D.DataLoader(source, **options, num_workers=2, persistent_workers=True, **CONTEXT)
+        for _ in range(2):
+            expected = [[t.tolist() for t in batch] for batch in alone]
+            assert [[t.tolist() for t in batch] for batch in helped] == expected
+        next(iter(helped))  # an abandoned pass leaves nothing behind
+        helped.set_epoch(1)
+        assert [[t.tolist() for t in batch] for batch in helped] == expected
+
+
+def test_workers_share_a_stream():
+    found = [b.tolist() for b in D.DataLoader(Share(9), 2, num_workers=2, **CONTEXT)]
+    assert found == [[0, 2], [1, 3], [4, 6], [5, 7], [8]]
+
+
+def test_workers_know_who_they_are_and_draw_differently():
+    ids, numbers = zip(*D.DataLoader(Who(6), None, num_workers=2, **CONTEXT), strict=True)
+    assert ids == (0, 1, 0, 1, 0, 1) and len(set(numbers)) == 6
+    assert D.get_worker_info() is None
+    found = list(D.DataLoader(Remembered(4), None, num_workers=2, worker_init_fn=_remember, **CONTEXT))
+    assert found == [0, 1, 0, 1]
+
+
+def test_workers_need_the_dataset_on_the_cpu(device):
+    if device == "cpu":
+        assert len(D.DataLoader(_tensors(4, device), 2, num_workers=1)) == 2
+    else:
+        with pytest.raises(ValueError, match="use num_workers=0"):
+            D.DataLoader(_tensors(4, device), num_workers=1)
+
+
+def test_errors_of_workers_arrive():
+    with pytest.raises(KeyError, match="worker 1.*no item 3"):
+        list(D.DataLoader(Failing(8), 2, num_workers=2, **CONTEXT))
+    with pytest.raises(RuntimeError, match="exited unexpectedly with exit code 7"):
+        list(D.DataLoader(Dying(4), 2, num_workers=1, **CONTEXT))
+    with pytest.raises(RuntimeError, match="timed out after 1.5 seconds"):
+        list(D.DataLoader(Slow(4), 2, num_workers=1, timeout=1.5, **CONTEXT))

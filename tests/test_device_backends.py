@@ -96,6 +96,8 @@ def put(backend, x):
     """``x`` on the backend with the same strides as here."""
     if not x.size:
         return backend.from_host(x)
+    if x.ndim == 2 and x.flags.f_contiguous:
+        return backend.from_host(x.T).transpose((1, 0))
     base = x
     while base.base is not None and isinstance(base.base, np.ndarray):
         base = base.base
@@ -377,6 +379,19 @@ def test_sort_of_a_view_with_an_offset(backend, rng):
 def test_nonzero(backend, rng):
     x = values(rng, (20, 7), I32, 0, 2)
     same(backend, backend.nonzero(put(backend, x)), np.flatnonzero(x).astype(I64))
+
+
+@pytest.mark.parametrize("dtype", [F16, F32], ids=str)
+def test_softmax(backend, rng, dtype):
+    for shape, axis in (((6, 10), 1), ((3, 700), 1), ((30, 5), 0), ((2, 3, 40), 1), ((7,), 0), ((0, 3), 1)):
+        x = values(rng, shape, dtype, -50, 50)
+        for y in (x, np.ascontiguousarray(x.T).T):
+            exact = y.astype(F64)
+            shifted = exact - exact.max(axis, keepdims=True) if y.size else exact
+            log = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+            tolerance = 2e-3 if dtype == F16 else 1e-6
+            same(backend, backend.offer("softmax")(put(backend, y), axis), np.exp(log).astype(dtype), atol=tolerance)
+            same(backend, backend.offer("log_softmax")(put(backend, y), axis), log.astype(dtype), tolerance, tolerance)
 
 
 # -- products -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import philox
 from gpugrad.backends.base import Array, Backend, DeviceInfo, Elementwise, Scalar
+from gpugrad.backends.threads import Workers
 from gpugrad.dtypes import HALVES
 from gpugrad.errors import DeviceError, OutOfMemoryError
 
@@ -59,6 +60,9 @@ class CpuBackend(Backend):
 
     name = "cpu"
     index = 0
+
+    def __init__(self) -> None:
+        self._workers = Workers()
 
     def info(self) -> DeviceInfo:
         try:
@@ -134,9 +138,8 @@ class CpuBackend(Backend):
                 values.append(x)
             else:
                 values.append(_calm(x.astype, _BOOL if kernel.masked and not values else work))
-        if kernel.check is not None and _calm(kernel.check, *values).any():
-            assert kernel.error is not None
-            raise kernel.error[0](kernel.error[1])
+        if kernel.check is not None and (bad := _calm(kernel.check, *values)).any():
+            _raise_error(kernel, values, np.asarray(bad))
         value = _quiet.run(kernel.numpy, *values)
         if out is not None:
             _quiet.run(np.copyto, out, value, "unsafe")
@@ -276,8 +279,12 @@ class CpuBackend(Backend):
     ) -> np.ndarray:
         out = layout.window_counts(x.shape[2:], weight.shape[2:], stride, dilation)
         result = np.empty((x.shape[0], weight.shape[0], *out), x.dtype)
-        for part in _chunks(x, weight.shape[2:], out):
-            result[part] = super().convolve(x[part], weight, stride, dilation, groups)
+        whole = super().convolve
+
+        def compute(part: slice) -> None:
+            result[part] = whole(x[part], weight, stride, dilation, groups)
+
+        self._workers.each(compute, _chunks(x, weight.shape[2:], out))
         return result
 
     def convolve_input_grad(
@@ -290,8 +297,12 @@ class CpuBackend(Backend):
         groups: int,
     ) -> np.ndarray:
         result = np.empty((gradient.shape[0], weight.shape[1] * groups, *size), gradient.dtype)
-        for part in _chunks(result, weight.shape[2:], gradient.shape[2:]):
-            result[part] = super().convolve_input_grad(gradient[part], weight, size, stride, dilation, groups)
+        whole = super().convolve_input_grad
+
+        def compute(part: slice) -> None:
+            result[part] = whole(gradient[part], weight, size, stride, dilation, groups)
+
+        self._workers.each(compute, _chunks(result, weight.shape[2:], gradient.shape[2:]))
         return result
 
     def convolve_weight_grad(
@@ -305,8 +316,13 @@ class CpuBackend(Backend):
     ) -> np.ndarray:
         work = _F32 if x.dtype in HALVES else x.dtype
         total = np.zeros((gradient.shape[1], x.shape[1] // groups, *kernel), work)
-        for part in _chunks(x, kernel, gradient.shape[2:]):
-            total += super().convolve_weight_grad(gradient[part], x[part], kernel, stride, dilation, groups)
+        whole = super().convolve_weight_grad
+
+        def compute(part: slice) -> np.ndarray:
+            return whole(gradient[part], x[part], kernel, stride, dilation, groups)
+
+        for partial in self._workers.each(compute, _chunks(x, kernel, gradient.shape[2:])):
+            total += partial  # in the order of the batch, whichever thread was first
         return total.astype(x.dtype, copy=False)
 
     def max_pool(
@@ -350,6 +366,13 @@ class CpuBackend(Backend):
             np.add.at(total, where, gradient.reshape(-1).astype(work, copy=False))
         return total.reshape(*gradient.shape[:2], *size).astype(gradient.dtype, copy=False)
 
+    # -- fused ops: see ROUTINES in gpugrad/ops/fused.py ----------------------------
+    def fused_softmax(self, array: np.ndarray, axis: int) -> np.ndarray:
+        return _calm(_softmax, array, axis).astype(array.dtype, copy=False)
+
+    def fused_log_softmax(self, array: np.ndarray, axis: int) -> np.ndarray:
+        return _calm(_log_softmax, array, axis).astype(array.dtype, copy=False)
+
 
 _REDUCE: dict[str, np.ufunc] = {
     "sum": np.add,
@@ -362,6 +385,26 @@ _REDUCE: dict[str, np.ufunc] = {
 _SCATTER = {"add": np.add, "multiply": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
+def _centred(array: np.ndarray, axis: int) -> np.ndarray:
+    """A fresh C-contiguous array less its maximum along ``axis``; half types in float32."""
+    work = np.array(array, np.float32 if array.dtype in HALVES else array.dtype, order="C")
+    work -= work.max(axis=axis, keepdims=True)
+    return work
+
+
+def _softmax(array: np.ndarray, axis: int) -> np.ndarray:
+    work = _centred(array, axis)
+    np.exp(work, out=work)
+    work /= work.sum(axis=axis, keepdims=True)
+    return work
+
+
+def _log_softmax(array: np.ndarray, axis: int) -> np.ndarray:
+    work = _centred(array, axis)
+    work -= np.log(np.exp(work).sum(axis=axis, keepdims=True))
+    return work
+
+
 def _processor_name() -> str:
     try:
         with builtins.open("/proc/cpuinfo") as file:
@@ -371,6 +414,15 @@ def _processor_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return platform.processor() or platform.machine()
+
+
+def _raise_error(kernel: Elementwise, values: Sequence[Any], bad: np.ndarray) -> None:
+    """The error of ``kernel``, its text filled in with the inputs at the first bad element."""
+    assert kernel.error is not None
+    kind, text = kernel.error
+    shape = np.broadcast_shapes(bad.shape, *(np.shape(v) for v in values))
+    first = np.unravel_index(int(np.argmax(np.broadcast_to(bad, shape))), shape)
+    raise kind(text.format(**{k: np.broadcast_to(v, shape)[first] for k, v in zip("abc", values)}))
 
 
 def _integer(x: Scalar, dtype: np.dtype) -> Any:

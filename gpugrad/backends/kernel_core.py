@@ -142,7 +142,8 @@ class KernelCore(Backend):
 
     # -- error flags ----------------------------------------------------------------
     def _message(self, error: type[Exception], text: str) -> bytes:
-        """The number that a checking kernel reports; ``{value}`` in ``text`` is what it found."""
+        """The number that a checking kernel reports; ``{value}`` in ``text`` is what it found, and
+        ``{second}`` the other number that it reports."""
         return struct.pack("=i", self._messages.setdefault((error, text), len(self._messages) + 1))
 
     def _flag_buffer(self) -> Any:
@@ -164,7 +165,7 @@ class KernelCore(Backend):
         if number:
             self._write(self._flags, np.zeros(32, np.uint8))
             error, text = next(key for key, value in self._messages.items() if value == number)
-            raise error(text.format(value=int(found[1])))
+            raise error(text.format(value=int(found[1]), second=int(found[2])))
 
     # -- memory -----------------------------------------------------------------------
     def supports(self, dtype: np.dtype) -> bool:

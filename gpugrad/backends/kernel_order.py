@@ -68,6 +68,49 @@ class OrderedOps(KernelCore):
                      array.buffer, carry.buffer, result.buffer, params)  # fmt: skip
         return result
 
+    # -- fused ----------------------------------------------------------------------
+    def fused_softmax(self, x: StridedArray, axis: int) -> StridedArray:
+        """exp(x) / sum(exp(x)) along ``axis``."""
+        return self._softmax("softmax", x, axis)
+
+    def fused_log_softmax(self, x: StridedArray, axis: int) -> StridedArray:
+        """x - log(sum(exp(x))) along ``axis``."""
+        return self._softmax("log_softmax", x, axis)
+
+    def _softmax(self, op: str, x: StridedArray, axis: int) -> StridedArray:
+        key = (op, x.dtype.num, x.shape, x.strides, x.offset, axis)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._remember(key, self._softmax_plan(op, x, axis))
+        result = self._result(plan)
+        if plan.groups:
+            self._launch(plan.kernel, plan.groups, x.buffer, result.buffer, plan.params)
+        return result
+
+    def _softmax_plan(self, op: str, x: StridedArray, axis: int) -> Plan:
+        n, short = x.shape[axis], SHORT[x.dtype]
+        x_steps = elements(x.strides, x.itemsize)
+        out_strides = layout.contiguous_strides(x.shape, x.itemsize)
+        out_steps = elements(out_strides, x.itemsize)
+        shape, steps = self._lanes(op, x, axis, x_steps, out_steps)
+        m = prod(shape) if x.size else 0
+        index, code = self._index_type([(x.shape, x.strides, x.offset, x.itemsize),
+                                        (x.shape, out_strides, 0, x.itemsize)])  # fmt: skip
+        values = [m, n, x_steps[axis], out_steps[axis], x.offset // x.itemsize,
+                  len(shape), *pad(shape, 1), *pad(steps[0]), *pad(steps[1])]  # fmt: skip
+        together = not self.cpu_shapes and n > 64
+        groups = m if together else self._groups(m)
+        plan = Plan(None, groups, struct.pack(f"={len(values)}{code}", *values)).result(x.shape, x.dtype)
+        if m:
+            name = symbol(op, short)
+            names = [f"{name}_lane"] if self.cpu_shapes else [f"{name}_lane", f"{name}_group"]
+            defines = {"NAME": name, "X": short, "IDX": index, **type_defines(short)}
+            if op == "log_softmax":
+                defines["LOGARITHM"] = 1
+            local = self.shape["GROUP"] if together else None
+            plan.kernel = self.kernel("softmax", defines, names[together], names, local)
+        return plan
+
     # -- order ----------------------------------------------------------------------
     def arg_reduce(self, kind: str, array: StridedArray, axis: int) -> StridedArray:
         result = self.empty(_without(array.shape, axis), _INT64)
@@ -296,7 +339,7 @@ class OrderedOps(KernelCore):
         if windows.size == 0:
             self.fill(result, 0)
             return result
-        pieces = -(-size[-1] // self.shape["RUN"])
+        pieces = -(-size[-1] // self.shape["PIECE"])
         items = result.size // size[-1] * pieces if result.size else 0
         steps = elements(windows.strides, windows.itemsize)
         self._window("fold", windows, items, pieces, c, size, counts, kernel, stride, dilation, steps,
@@ -310,7 +353,9 @@ class OrderedOps(KernelCore):
         counts = layout.window_counts(size, kernel, stride, dilation)
         values, index = self.empty((n, c, *counts), array.dtype), self.empty((n, c, *counts), _INT64)
         steps = [*elements(array.strides, array.itemsize), *([0] * len(size))]
-        self._window("max_pool", array, values.size, 1, c, size, counts, kernel, stride, dilation, steps,
+        pieces = -(-counts[-1] // self.shape["PIECE"])
+        items = values.size // counts[-1] * pieces if values.size else 0
+        self._window("max_pool", array, items, pieces, c, size, counts, kernel, stride, dilation, steps,
                      (array.buffer, values.buffer, index.buffer))  # fmt: skip
         return values, index
 
@@ -329,7 +374,9 @@ class OrderedOps(KernelCore):
         n, c, *counts = gradient.shape
         result = self.empty((n, c, *size), gradient.dtype)
         steps = [0] * (2 + 2 * len(size))
-        self._window("max_pool_grad", gradient, result.size, 1, c, size, counts, kernel, stride, dilation, steps,
+        pieces = -(-size[-1] // self.shape["PIECE"])
+        items = result.size // size[-1] * pieces if result.size else 0
+        self._window("max_pool_grad", gradient, items, pieces, c, size, counts, kernel, stride, dilation, steps,
                      (gradient.buffer, index.buffer, result.buffer))  # fmt: skip
         return result
 
@@ -358,11 +405,13 @@ class OrderedOps(KernelCore):
         def three(values: Sequence[int], fill: int) -> list[int]:
             return [*([fill] * (3 - s)), *values]
 
+        _, reach = layout.byte_range(array.shape, array.strides, array.itemsize)
+        limit = (array.offset + reach) // array.itemsize
         index, code = self._index_type([(array.shape, array.strides, array.offset, array.itemsize),
                                         ((items, *size), (pieces, *([1] * s)), 0, 1)])  # fmt: skip
         values = [items, pieces, channels, *three(size, 1), *three(counts, 1), *three(kernel, 1), *three(stride, 1),
                   *three(dilation, 1), array.offset // array.itemsize, steps[0], steps[1],
-                  *three(steps[2 : 2 + s], 0), *three(steps[2 + s :], 0)]  # fmt: skip
+                  *three(steps[2 : 2 + s], 0), *three(steps[2 + s :], 0), limit]  # fmt: skip
         short = SHORT[array.dtype]
         name = symbol("window", short)
         defines = {"NAME": name, "X": short, "IDX": index, **type_defines(short)}

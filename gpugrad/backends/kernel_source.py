@@ -70,7 +70,8 @@ def symbol(*parts: str) -> str:
 
 CPU_SHAPE = {"GG_CPU": 1, "LOCAL_SIZE": 64, "RUN": 16, "PIECE": 256, "VECTOR": 16, "LANES": 16, "COLUMNS": 64,
              "GROUP": 1, "TILE": 16, "MERGE": 256}  # fmt: skip
-GPU_SHAPE = {"LOCAL_SIZE": 256, "RUN": 1, "PIECE": 1, "LANES": 1, "COLUMNS": 1, "GROUP": 256, "TILE": 16, "MERGE": 16}
+GPU_SHAPE = {"LOCAL_SIZE": 256, "RUN": 1, "PIECE": 1, "VECTOR": 1, "LANES": 1, "COLUMNS": 1, "GROUP": 256,
+             "TILE": 16, "MERGE": 16}  # fmt: skip
 """Shapes of launches: neighbouring elements, elements of a row and columns that one item handles, accumulators of an item, items
 of a group that reduces together, side of a matrix tile, outputs of one item of a merge. CPU-type OpenCL devices
 run items one after another and want each to do a vector's worth of neighbouring work; GPUs want neighbouring
@@ -135,3 +136,12 @@ def read_record(path: str) -> list[Specialization]:
             pairs: Sequence[tuple[str, str]] = [(name, value) for name, value in defines]
             found[Specialization(family, tuple(pairs), tuple(kernels))] = None
     return list(found)
+
+
+def gpu_twin(specialization: Specialization) -> Specialization:
+    """What a GPU compiles where a CPU-type device compiled ``specialization``: the same, but for the matrix products,
+    whose panels of vectors only CPUs have."""
+    if specialization.family != "matmul" or "VW" not in dict(specialization.defines):
+        return specialization
+    defines = tuple((k, v) for k, v in specialization.defines if k not in ("VW", "V", "PACK_ROWS"))
+    return Specialization("matmul", defines, (dict(defines)["NAME"] + "_tile",))

@@ -138,7 +138,7 @@ class KernelBackend(OrderedOps):
         plan = Plan(None, self._groups(items), params).result(shape, result, tuple(strides[-1]))
         plan.pack = scalar_packer(SHORT[compute])
         if row.c_check is not None and row.error is not None:
-            plan.flag = self._message(row.error[0], row.error[1].replace("{", "{{").replace("}", "}}"))
+            plan.flag = self._message(row.error[0], row.error[1].replace("{a}", "{value}").replace("{b}", "{second}"))
         if plan.groups:
             name, defines = self._map_defines(row, inputs, compute, result, index)
             plan.kernel = self.kernel("map", defines, f"{name}_{variant}", [f"{name}_dense", f"{name}_strided"])
@@ -165,8 +165,11 @@ class KernelBackend(OrderedOps):
         defines = {"NAME": name, "EXPR": f"({row.c[kernel_source.kind(short)]})", "INPUTS": parameters,
                    "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
                    "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, **type_defines(short)}  # fmt: skip
+        if row is _COPY and count and inputs[0].dtype == compute == result:
+            defines["COPY"] = 1
         if row.c_check is not None:
             defines["CHECK"] = row.c_check
+            defines["SECOND"] = "b" if row.arity > 1 else "0"
         return name, defines
 
     def copy(
@@ -336,6 +339,25 @@ class KernelBackend(OrderedOps):
         result = self._result(plan)
         self._launch(plan.kernel, plan.groups, a.buffer, right, result.buffer, plan.params)
         return result
+
+
+    def convolve_weight_grad(
+        self,
+        gradient: StridedArray,
+        x: StridedArray,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+    ) -> StridedArray:
+        """As in the base class, but transposed: the columns are many times larger than the gradient, so it is
+        the gradient that should be the operand which a product rearranges."""
+        n, o = gradient.shape[:2]
+        columns, _ = self._columns(x, kernel, stride, dilation, groups)
+        g = self._view(gradient, (n, groups, o // groups, -1))
+        partial = self.matmul(columns, g.transpose((0, 1, 3, 2)))
+        total = self.reduce("sum", partial, (0,), partial.dtype)
+        return self._view(total.transpose((0, 2, 1)), (o, x.shape[1] // groups, *kernel))
 
 
 _COPY = Elementwise("copy", lambda a: a, "a", 1)

@@ -187,16 +187,9 @@ class Embedding(Module):
         """From a ``[num_embeddings, embedding_dim]`` tensor, not learned further if ``freeze``."""
         if embeddings.dim() != 2:
             raise AssertionError(f"Embeddings parameter is expected to be 2-dimensional, got {tuple(embeddings.shape)}")
-        return cls(
-            *embeddings.shape,
-            padding_idx,
-            max_norm,
-            norm_type,
-            scale_grad_by_freq,
-            sparse,
-            _weight=embeddings,
-            _freeze=freeze,
-        )
+        n, dim = embeddings.shape
+        options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+        return cls(n, dim, *options, _weight=embeddings, _freeze=freeze)
 
 
 class Flatten(Module):

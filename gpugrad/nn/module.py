@@ -388,8 +388,7 @@ class Module(StateDict):
                 if set_to_none:
                     p.grad = None
                 else:
-                    p.grad.detach_()
-                    p.grad.zero_()
+                    p.grad = p.grad.detach().zero_()
 
     def _apply(self: _M, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _M:
         """Replace the data of every parameter, gradient and buffer by ``fn`` of it. Parameters

@@ -1,6 +1,18 @@
 """The operations: one table (``OPS``), a row per primitive. They know no device."""
 
-from gpugrad.ops import creation, elementwise, fused, indexing, linear, movement, reductions, sampling, sorting, window
+from gpugrad.ops import (
+    compound,
+    creation,
+    elementwise,
+    fused,
+    indexing,
+    linear,
+    movement,
+    reductions,
+    sampling,
+    sorting,
+    window,
+)
 from gpugrad.ops.fused import gelu, leaky_relu, log_softmax, offered, silu, softmax, softplus
 from gpugrad.ops.indexing import embedding, getitem, one_hot, setitem
 from gpugrad.ops.movement import pad, windows
@@ -11,6 +23,7 @@ __all__ = [
     "OPS",
     "Op",
     "Sample",
+    "compound",
     "convolution",
     "convolution_transpose",
     "creation",

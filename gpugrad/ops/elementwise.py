@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.errors import DTypeError
 from gpugrad.ops import special, table
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
@@ -33,9 +34,9 @@ div = elementwise("div", np.true_divide, "a / b",
 neg = elementwise("neg", np.negative, "-a", lambda g: neg(g), rule="number", dtypes="fi")
 abs = elementwise("abs", np.abs, {"f": "fabs(a)", "i": "a < 0 ? -a : a", "b": "a"},
                   lambda g, a: mul(g, sign(a)), domain=(0.3, 2.0), dtypes="fi")  # fmt: skip
-sign = elementwise("sign", lambda a: a if a.dtype == bool else np.sign(a), {"f": "GG_SIGN(a)", "i": "GG_SIGN(a)", "b": "a"},
+sign = elementwise("sign", special.sign, {"f": "GG_SIGN(a)", "i": "GG_SIGN(a)", "b": "a"},
                    lambda g: zeros_like(g), domain=(0.3, 2.0))  # fmt: skip
-square = elementwise("square", lambda a: a & a if a.dtype == bool else np.square(a), "a * a", lambda g, a: mul(g, mul(a, 2.0)))
+square = elementwise("square", np.square, "a * a", lambda g, a: mul(g, mul(a, 2.0)), rule="count")
 reciprocal = elementwise("reciprocal", lambda a: 1 / a, "(T)1 / a", lambda g, y: neg(mul(g, square(y))),
                          rule="float", domain=(0.5, 2.0))  # fmt: skip
 
@@ -46,7 +47,7 @@ remainder = elementwise("remainder", np.remainder, "GG_REMAINDER(a, b)",
                         (lambda g: g, lambda g, a, b: neg(mul(g, floor(div(a, b))))),
                         arity=2, rule="number", check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
                         c_check=f"{_INTEGER} && b == 0", error=_ZERO_DIVISION, domain=(0.7, 2.3), dtypes="fi")  # fmt: skip
-fmod = elementwise("fmod", np.fmod, {"f": "fmod(a, b)", "i": "a % b", "b": "0"},
+fmod = elementwise("fmod", np.fmod, {"f": "fmod(a, b)", "i": "GG_FMOD(a, b)", "b": "0"},
                    (lambda g: g, lambda g, a, b: neg(mul(g, trunc(div(a, b))))),
                    arity=2, rule="number", check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
                    c_check=f"{_INTEGER} && b == 0", error=_ZERO_DIVISION, domain=(0.7, 2.3), dtypes="fi")  # fmt: skip
@@ -241,7 +242,7 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
 
         return nonzero(condition, as_tuple=True)
     if isinstance(condition, table.Tensor) and condition._array.dtype != bool:
-        raise TypeError(f"where: the condition must be a bool tensor, not {condition.dtype}; compare it with something")
+        raise DTypeError(f"where: the condition must be a bool tensor, not {condition.dtype.name}; compare it with something")
     return _where(condition, input, other)
 
 
@@ -259,7 +260,7 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
     """``input`` limited to [min, max]; each bound a number, a tensor or None (not both None).
     NaN stays NaN; where min > max the result is max."""
     if min is None and max is None:
-        raise ValueError("clamp: at least one of min and max must be given")
+        raise RuntimeError("clamp: at least one of min and max must be given")
     if min is None:
         return clamp_max(input, max)
     if max is None:
@@ -282,6 +283,18 @@ def zeros_like(x: Any) -> Any:
 
     return full_like(x, 0)
 
+
+def _clamp_inplace(x: Any, min: Any = None, max: Any = None) -> Any:
+    if min is None and max is None:
+        raise RuntimeError("clamp_: at least one of min and max must be given")
+    if min is None:
+        return clamp_max.inplace(x, max)  # type: ignore[attr-defined]
+    if max is None:
+        return clamp_min.inplace(x, min)  # type: ignore[attr-defined]
+    return _clamp.inplace(x, min, max)  # type: ignore[attr-defined]
+
+
+clamp.inplace = _clamp_inplace  # type: ignore[attr-defined]
 
 # PyTorch's other names for the same ops
 subtract, multiply, divide, true_divide, negative, absolute = sub, mul, div, div, neg, abs

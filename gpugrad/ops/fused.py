@@ -2,10 +2,8 @@
 
 Each has one plain definition, in terms of other ops. ``offered`` is the one place where ops
 ask a backend whether it has a faster routine of that name; tests compare the two. What a
-routine ``fused_<name>`` of a backend takes and returns:
-
-``log_softmax(x, axis) -> y`` and ``log_softmax_grad(g, y, axis) -> dx``;
-``softmax(x, axis) -> y`` and ``softmax_grad(g, y, axis) -> dx``; arrays of one shape.
+routine ``fused_<name>`` of a backend takes and returns is in ``ROUTINES``. Derivatives are
+written in ops as everywhere, so they are differentiable again.
 """
 
 from __future__ import annotations
@@ -23,6 +21,12 @@ from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample, composite, primitive
 from gpugrad import dtypes
+
+
+ROUTINES = {
+    "softmax": "(array, axis) -> array of the same shape and dtype; the array is not empty",
+    "log_softmax": "(array, axis) -> array of the same shape and dtype; the array is not empty",
+}
 
 
 def offered(x: Any, name: str) -> Callable[..., Any] | None:

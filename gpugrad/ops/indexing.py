@@ -314,8 +314,8 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
         if value._array.ndim:
             raise RuntimeError(f"masked_fill: value must be a number or a 0-d tensor, got shape {tuple(value.shape)}")
         value = cast(value, x.dtype)
-    elif not x.dtype.is_floating_point and isinstance(value, float):
-        value = int(value)
+    elif not x.dtype.is_floating_point:
+        value = bool(value) if x.dtype is dtypes.bool_ else int(value)
     return e.where(mask, value, x)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import layout
+from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.movement import expand, permute, reshape, squeeze, transpose, unsqueeze
@@ -59,7 +60,7 @@ def matmul(a: Any, b: Any) -> Any:
             f"{'second last' if y.ndim > 1 else 'only'} size of the second ({y.shape[-2 if y.ndim > 1 else 0]}); got {describe(a, b)}"
         )
     if x.dtype == bool:
-        raise TypeError(f"matmul: not defined for bool tensors; got {describe(a, b)}")
+        raise DTypeError(f"matmul: not defined for bool tensors; got {describe(a, b)}")
     if x.ndim == 2 and y.ndim == 2:
         return _matmul(a, b)
     if x.ndim == 1:

@@ -15,7 +15,7 @@ from gpugrad import dtypes
 from gpugrad.autograd.graph import edge_of
 from gpugrad.autograd.modes import mode
 from gpugrad.backends.base import Elementwise
-from gpugrad.errors import DeviceError
+from gpugrad.errors import DeviceError, DTypeError
 from gpugrad.ops import table
 from gpugrad.ops.table import Op, describe, make_node, record, result_type, same_device, wrap
 
@@ -45,7 +45,7 @@ def _floating(d: dtypes.DType) -> tuple[dtypes.DType, dtypes.DType]:
 def _refuse(kinds: str, what: str) -> Callable[[dtypes.DType], tuple[dtypes.DType, dtypes.DType]]:
     def rule(d: dtypes.DType) -> tuple[dtypes.DType, dtypes.DType]:
         if "bif"[d.category] in kinds:
-            raise TypeError(f"not defined for {what} tensors ({d.name}); convert them with .to(dtype) first")
+            raise DTypeError(f"not defined for {what} tensors ({d.name}); convert them with .to(dtype) first")
         return d, d
 
     return rule
@@ -59,6 +59,7 @@ RULES: dict[str, Callable[[dtypes.DType], tuple[dtypes.DType, dtypes.DType]]] = 
     "integer": _refuse("f", "floating-point"),
     "shift": _refuse("fb", "floating-point and bool"),
     "number": _refuse("b", "bool"),
+    "count": lambda d: (d, d) if d.category else (dtypes.int64, dtypes.int64),
 }
 
 
@@ -114,8 +115,8 @@ def _unary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
         backend = a._backend
         try:
             compute, result = rule[array.dtype]
-        except TypeError as error:
-            raise TypeError(f"{op.name}: {error}") from None
+        except DTypeError as error:
+            raise DTypeError(f"{op.name}: {error}") from None
         out = wrap(backend.map(kernel, (array,), compute, result), backend)
         if differentiable and mode.enabled:
             edge = edge_of(a)
@@ -223,7 +224,7 @@ def _resave_result(node: Any, x: Any) -> None:
 
 def _check_castable(name: str, result: dtypes.DType, target: dtypes.DType) -> None:
     if result.category > target.category:
-        raise TypeError(f"the result type {result.name} cannot be stored in a {target.name} tensor")
+        raise DTypeError(f"the result type {result.name} cannot be stored in a {target.name} tensor")
 
 
 def settle(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
@@ -251,7 +252,8 @@ def settle(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
 def explain(name: str, error: Exception, *inputs: Any) -> Exception:
     """The user's error for what a rule or a backend refused."""
     if isinstance(error, TypeError):
-        return TypeError(f"{name}: {error}; operands: {describe(*inputs)}")
+        kind = DTypeError if isinstance(error, DTypeError) else TypeError
+        return kind(f"{name}: {error}; operands: {describe(*inputs)}")
     return RuntimeError(
         f"{name}: shapes {' and '.join(str(tuple(x._array.shape)) for x in inputs if isinstance(x, table.Tensor))} do not "
         f"broadcast; sizes must be equal or 1, counted from the last dimension; operands: {describe(*inputs)}"

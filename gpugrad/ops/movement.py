@@ -445,7 +445,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     promoted. Raises RuntimeError otherwise."""
     tensors = list(tensors)
     if not tensors:
-        raise RuntimeError("cat: expected at least one tensor")
+        raise ValueError("cat: expected at least one tensor")
     for x in tensors:
         table.as_tensor_arg("cat", x)
     backend = same_device("cat", tensors)
@@ -663,12 +663,14 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None 
     for k in range(len(pad) // 2):
         d = ndim - 1 - k
         n, before, after = x._array.shape[d], pad[2 * k], pad[2 * k + 1]
-        limit = {"reflect": n - 1, "circular": n, "replicate": before + after}[mode]
+        limit = {"reflect": n - 1, "circular": n, "replicate": max(before, after)}[mode]
         if max(before, after) > limit or n == 0 or n + before + after < 1:
             raise RuntimeError(f"pad: {mode} padding ({before}, {after}) is too wide for dimension {d} of size {n}")
+        if before < 0 or after < 0:  # cut off first, then pad what is left
+            x = narrow(x, d, max(-before, 0), n + min(before, 0) + min(after, 0))
+            n, before, after = x._array.shape[d], max(before, 0), max(after, 0)
         if before or after:
-            index = _pad_index(n, max(before, 0), max(after, 0), mode)
-            index = index[max(-before, 0) : index.size - max(-after, 0)]
+            index = _pad_index(n, before, after, mode)
             backend = x._backend
             x = index_select(x, d, wrap(backend.from_host(index.astype(np.int64)), backend))
     return x

@@ -131,9 +131,10 @@ def _amin(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     return _finish(backend, backend.reduce("min", a, dim, a.dtype), a.shape, dim, keepdim)
 
 
-def _need_elements(x: Any, axes: Sequence[int], op: str) -> None:
+def _need_elements(x: Any, axes: Sequence[int], op: str, whole: bool = False) -> None:
     if 0 in [x._array.shape[i] for i in axes]:
-        raise RuntimeError(
+        kind = RuntimeError if whole else IndexError
+        raise kind(
             f"{op}: no elements to choose from, shape {tuple(x.shape)} is empty along {tuple(axes)}; "
             "give a dim whose size is not zero"
         )
@@ -144,7 +145,7 @@ def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
     """The largest elements over ``dim`` (all, if not given); NaN passes on. Equal ones share the
     gradient. Raises RuntimeError for no elements."""
     axes = layout.normalize_axes(dim, x._array.ndim, "amax")
-    _need_elements(x, axes, "amax")
+    _need_elements(x, axes, "amax", dim in ((), None))
     return _amax(x, dim=axes, keepdim=keepdim)
 
 
@@ -152,7 +153,7 @@ def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
 def amin(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
     """The smallest elements over ``dim`` (all, if not given); as :func:`amax`."""
     axes = layout.normalize_axes(dim, x._array.ndim, "amin")
-    _need_elements(x, axes, "amin")
+    _need_elements(x, axes, "amin", dim in ((), None))
     return _amin(x, dim=axes, keepdim=keepdim)
 
 

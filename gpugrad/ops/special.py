@@ -75,6 +75,14 @@ def erfc(x: Any) -> Any:
     return _erf_erfc(x, True)
 
 
+def sign(a: Any) -> Any:
+    """-1, 0 or 1; 0 for NaN."""
+    if a.dtype == bool:
+        return a
+    value = np.sign(a)
+    return np.where(np.isnan(value), a.dtype.type(0), value) if a.dtype.kind == "f" else value
+
+
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))

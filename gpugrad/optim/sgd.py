@@ -30,7 +30,10 @@ def sgd_step(
         if weight_decay:
             g = g + p * weight_decay
         if momentum:
-            buffer = g.detach().clone() if buffer is None else buffer.mul_(momentum).add_(g * (1 - dampening))
+            if buffer is None:
+                buffer = g.detach().clone()
+            else:
+                buffer.mul_(momentum).add_(g * (1 - dampening) if dampening else g)
             g = g + buffer * momentum if nesterov else buffer
         p.sub_(g * at(lr, p))
         new.append(buffer)

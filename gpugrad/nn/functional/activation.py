@@ -149,7 +149,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else ``value``."""
-    return _into(input, input.masked_fill(~(input > threshold), value), inplace)
+    return _into(input, input.masked_fill(input <= threshold, value), inplace)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:

@@ -103,8 +103,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Cosine of the angle between x1 and x2 along ``dim``; broadcasts."""
-    a = x1 / (x1 * x1).sum(dim, keepdim=True).sqrt().clamp(min=eps)
-    b = x2 / (x2 * x2).sum(dim, keepdim=True).sqrt().clamp(min=eps)
+    a = x1 / x1.norm(2, dim=dim, keepdim=True).clamp(min=eps)
+    b = x2 / x2.norm(2, dim=dim, keepdim=True).clamp(min=eps)
     return (a * b).sum(dim)
 
 

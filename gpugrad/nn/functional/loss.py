@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from gpugrad import dtypes, ops
+from gpugrad.autograd import Function
 from gpugrad.nn.functional.activation import logsigmoid, softplus
 from gpugrad.nn.functional.linear import pairwise_distance
-from gpugrad.nn.functional.shapes import check_reduction, is_integer, reduced
+from gpugrad.nn.functional.shapes import check_reduction, is_half, is_integer, reduced
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import minimum, where
 from gpugrad.tensor import Tensor
@@ -63,19 +65,22 @@ def _nll(
     check_reduction(reduction, op)
     used = target != ignore_index
     index = where(used, target, 0).to(dtype=dtypes.int64)
-    loss = -log_probs.gather(dim, index.unsqueeze(dim)).squeeze(dim)
-    scale = used.to(dtype=log_probs.dtype)
+    chosen = log_probs.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    share = used
     if weight is not None:
-        scale = scale * weight.index_select(0, index.reshape(-1)).reshape(index.shape)
-    # where() and not a product: what an ignored place holds may be infinite.
-    loss = where(used, loss * scale, 0.0)
+        own = weight.index_select(0, index.reshape(-1)).reshape(index.shape)
+        chosen = chosen * own
+        share = where(used, own, 0.0)
     if label_smoothing:
         smooth = log_probs if weight is None else log_probs * _along(weight, dim, log_probs.dim())
-        smooth = where(used, -smooth.sum(dim), 0.0)
-        loss = loss * (1.0 - label_smoothing) + smooth * (label_smoothing / classes)
+        chosen = chosen * (1.0 - label_smoothing) + smooth.sum(dim) * (label_smoothing / classes)
+    # where() and not a product: what an ignored place holds may be infinite.
+    gain = where(used, chosen, 0.0)
     if reduction == "mean":
-        return loss.sum() / scale.sum()
-    return reduced(loss, reduction, op)
+        # Over many pixels both sums would overflow float16.
+        wide = dtypes.float32 if is_half(gain) else gain.dtype
+        return -(gain.sum(dtype=wide) / share.sum(dtype=wide)).to(dtype=gain.dtype)
+    return reduced(-gain, reduction, op)
 
 
 def _along(vector: Tensor, dim: int, ndim: int) -> Tensor:
@@ -130,6 +135,25 @@ def cross_entropy(
     return reduced(loss, reduction, op)
 
 
+class _BinaryCrossEntropy(Function):
+    """-(t log x + (1 - t) log(1 - x)), logarithms cut at -100. Written with its derivative, which for x of
+    exactly 0 or 1 (a saturated sigmoid) would be 0 times infinity if it were put together from that of log."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: Tensor) -> Tensor:
+        ctx.save_for_backward(x, t)
+        return -(t * x.log().clamp(min=-100) + (1.0 - t) * (-x).log1p().clamp(min=-100))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, t = ctx.saved_tensors
+        for_x = g * (x - t) / ((1.0 - x) * x).clamp(min=1e-12) if ctx.needs_input_grad[0] else None
+        for_t = None
+        if ctx.needs_input_grad[1]:
+            for_t = g * ((-x).log1p().clamp(min=-100) - x.log().clamp(min=-100))
+        return for_x, for_t
+
+
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -140,7 +164,7 @@ def binary_cross_entropy(
             f"binary_cross_entropy: target of shape {tuple(target.shape)} must have the shape of input "
             f"{tuple(input.shape)}"
         )
-    loss = -(target * input.log().clamp(min=-100) + (1.0 - target) * (-input).log1p().clamp(min=-100))
+    loss = _BinaryCrossEntropy.apply(input, target)
     return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy")
 
 
@@ -279,18 +303,18 @@ def gaussian_nll_loss(
     adds log(2 pi) / 2. ``var`` has input's shape, or lacks or has size 1 in its last dimension, or size 1
     elsewhere where it broadcasts. Raises ValueError for a var that does not fit or is negative."""
     op = "gaussian_nll_loss"
-    if not isinstance(var, Tensor):
-        if var < 0:
-            raise ValueError("var has negative entry/entries")
-        var = creation.full(tuple(input.shape), float(var), dtype=input.dtype, device=input.device)
-    elif tuple(var.shape) != tuple(input.shape):
-        if tuple(input.shape[:-1]) == tuple(var.shape):
-            var = var.unsqueeze(-1)
-        elif var.dim() != input.dim() or any(v not in (1, s) for v, s in zip(var.shape, input.shape, strict=True)):
-            raise ValueError(f"{op}: var is of incorrect size: {tuple(var.shape)} for input {tuple(input.shape)}")
-    if (var.detach() < 0).any().item():
+    if isinstance(var, Tensor):
+        variance = var
+    else:
+        variance = creation.full(tuple(input.shape), float(var), dtype=input.dtype, device=input.device)
+    if variance.dim() + 1 == input.dim() and tuple(variance.shape) == tuple(input.shape[:-1]):
+        variance = variance.unsqueeze(-1)
+    fits = variance.dim() == input.dim() and all(v in (1, s) for v, s in zip(variance.shape, input.shape, strict=True))
+    if not fits:
+        raise ValueError(f"{op}: var is of incorrect size: {tuple(variance.shape)} for input {tuple(input.shape)}")
+    if (variance.detach() < 0).any().item():
         raise ValueError("var has negative entry/entries")
-    clamped = var + (var.detach().clamp(min=eps) - var.detach())
+    clamped = variance + (variance.detach().clamp(min=eps) - variance.detach())
     difference = input - target
     loss = 0.5 * (clamped.log() + difference * difference / clamped)
     return reduced(loss + 0.5 * math.log(2.0 * math.pi) if full else loss, reduction, op)

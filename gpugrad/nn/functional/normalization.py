@@ -12,11 +12,12 @@ from gpugrad import dtypes
 from gpugrad.autograd import no_grad
 from gpugrad.nn.functional.conv import pad
 from gpugrad.nn.functional.pooling import avg_pool1d
+from gpugrad.nn.functional.shapes import is_half
 from gpugrad.tensor import Tensor
 
 
 def _widened(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (dtypes.float16, dtypes.bfloat16) else x
+    return x.float() if is_half(x) else x
 
 
 def _moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,21 +70,25 @@ def batch_norm(
                 f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}"
             )
         centred, mean, var = _moments(x, dims)
-        _update_running(running_mean, mean, momentum)
-        _update_running(running_var, var * (count / (count - 1)), momentum)
+        _update_running(running_mean, mean, momentum, 1.0)
+        _update_running(running_var, var, momentum, count / (count - 1))
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: running_mean and running_var must be given when training=False")
         centred, var = x - running_mean.reshape(shape), running_var.reshape(shape)
-    y = _affine(centred * (var + eps).rsqrt(), weight, bias, shape)
-    return y.to(dtype=input.dtype)
+    # The scale is made per channel first: one pass over the data fewer.
+    scale = (var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.reshape(shape)
+    return _affine(centred * scale, None, bias, shape).to(dtype=input.dtype)
 
 
-def _update_running(running: Tensor | None, value: Tensor, momentum: float) -> None:
+def _update_running(running: Tensor | None, value: Tensor, momentum: float, correction: float) -> None:
+    """Move ``running`` towards ``value`` (times ``correction``) by ``momentum``, in place."""
     if running is not None:
         with no_grad():
-            latest = value.detach().reshape(running.shape).to(dtype=running.dtype)
-            running.mul_(1.0 - momentum).add_(latest * momentum)
+            latest = value.detach().reshape(running.shape)
+            running.mul_(1.0 - momentum).add_(latest * (correction * momentum))
 
 
 def instance_norm(
@@ -109,8 +114,8 @@ def instance_norm(
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
     x = _widened(input)
     centred, mean, var = _moments(x, tuple(range(2, x.dim())))
-    _update_running(running_mean, mean.mean(dim=0), momentum)
-    _update_running(running_var, var.mean(dim=0) * (count / (count - 1)), momentum)
+    _update_running(running_mean, mean.detach().mean(dim=0), momentum, 1.0)
+    _update_running(running_var, var.detach().mean(dim=0), momentum, count / (count - 1))
     return _affine(centred * (var + eps).rsqrt(), weight, bias, shape).to(dtype=input.dtype)
 
 

@@ -41,6 +41,11 @@ def is_integer(x: Tensor) -> bool:
     return not x.is_floating_point() and x.dtype is not dtypes.bool_
 
 
+def is_half(x: Tensor) -> bool:
+    """Whether ``x`` is of a type for storage only, to be computed on in float32."""
+    return x.dtype is dtypes.float16 or x.dtype is dtypes.bfloat16
+
+
 def check_reduction(reduction: str, op: str) -> None:
     """Raise ValueError unless ``reduction`` is none, mean or sum."""
     if reduction not in ("none", "mean", "sum"):

@@ -20,6 +20,7 @@ from gpugrad.utils.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from gpugrad.utils.data.workers import WorkerInfo, get_worker_info
 
 __all__ = [
     "BatchSampler",
@@ -36,7 +37,9 @@ __all__ = [
     "SubsetRandomSampler",
     "TensorDataset",
     "WeightedRandomSampler",
+    "WorkerInfo",
     "default_collate",
     "default_convert",
+    "get_worker_info",
     "random_split",
 ]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import repeat
 from typing import Any
 
-import numpy as np
-
-from gpugrad.ops import creation
-from gpugrad.random import Generator
-from gpugrad.tensor import Tensor
+from gpugrad.random import Generator, default_generator
 from gpugrad.utils.data.collate import default_collate, default_convert
-from gpugrad.utils.data.dataset import IterableDataset, Subset, TensorDataset
+from gpugrad.utils.data.dataset import IterableDataset
+from gpugrad.utils.data.fetch import Fetcher, check_on_cpu, position_batches, stream
 from gpugrad.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+from gpugrad.utils.data.workers import Job, Workers
 
 
 class DataLoader:
@@ -26,8 +24,9 @@ class DataLoader:
     the epoch alone: the epoch counts up with each pass, and :meth:`set_epoch` sets it, so that a resumed run meets the
     same batches. A :class:`TensorDataset` (or a Subset of one) is batched with one index_select per tensor.
 
-    Batches are made in this process: ``num_workers`` above 0 raises NotImplementedError. ``pin_memory``,
-    ``persistent_workers``, ``in_order`` and the like are accepted and change nothing.
+    With ``num_workers`` batches are made by that many processes, ``prefetch_factor`` (2) ahead each, in the same order;
+    their datasets must stay on the CPU. ``worker_init_fn(id)`` runs in each; ``timeout`` seconds without a batch is a
+    RuntimeError; ``persistent_workers`` keeps them from pass to pass. ``pin_memory`` and ``in_order`` change nothing.
     Raises ValueError for options that exclude each other."""
 
     def __init__(
@@ -53,6 +52,8 @@ class DataLoader:
         seed: int | None = None,
     ) -> None:
         _check_workers(num_workers, prefetch_factor, persistent_workers, timeout)
+        if num_workers > 0:
+            check_on_cpu(dataset)
         iterable = isinstance(dataset, IterableDataset)
         if iterable and shuffle:
             raise ValueError(
@@ -94,8 +95,13 @@ class DataLoader:
         self.generator = generator
         self.seed = seed
         self.epoch = 0
-        self._batching = batch_sampler is not None or batch_size is not None
-        self.collate_fn = collate_fn or (default_collate if self._batching else default_convert)
+        batching = batch_sampler is not None or batch_size is not None
+        self.collate_fn = collate_fn or (default_collate if batching else default_convert)
+        self.prefetch_factor = prefetch_factor
+        self.persistent_workers = persistent_workers
+        self.multiprocessing_context = multiprocessing_context
+        self._iterable = iterable
+        self._workers: Workers | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is the one of number ``epoch`` (with ``seed``)."""
@@ -106,94 +112,52 @@ class DataLoader:
             # Far apart for neighbouring seeds, so that (seed 0, epoch 1) is not (seed 1, epoch 0).
             self.generator.manual_seed(self.seed * 0x9E3779B97F4A7C15 + self.epoch)
         self.epoch += 1
-        if isinstance(self.dataset, IterableDataset):
-            return self._stream()
+        if self.num_workers > 0:
+            return self._from_workers(self._positions())
+        if self._iterable:
+            return stream(self.dataset, self.collate_fn, self.batch_size, self.drop_last)
         if self.batch_sampler is None:
-            return (self.collate_fn(self.dataset[i]) for i in self.sampler or ())
-        source = _tensor_source(self.dataset) if self.collate_fn is default_collate else None
-        if source is not None:
-            return self._tensor_batches(*source)
-        return self._batches()
+            return (self.collate_fn(self.dataset[i]) for i in self._positions())
+        return map(Fetcher(self.dataset, self.collate_fn), self._positions())
+
+    def _positions(self) -> Iterator[Any]:
+        """What is fetched in this pass: positions, lists of them, or for a stream None without end."""
+        if self._iterable:
+            return repeat(None)
+        source = iter(self.sampler or ()) if self.batch_sampler is None else position_batches(self.batch_sampler)
+        # With a seed the order is drawn now: a pass begun before this one ends will seed the generator anew.
+        return source if self.seed is None else iter(list(source))
+
+    def _from_workers(self, positions: Iterator[Any]) -> Iterator[Any]:
+        workers = self._workers
+        if workers is None:
+            job = Job(
+                self.dataset, self.collate_fn, self._iterable, self.batch_size, self.drop_last, self.worker_init_fn
+            )
+            ahead = self.prefetch_factor or 2
+            workers = Workers(job, self.num_workers, ahead, self.timeout, self.multiprocessing_context)
+            if self.persistent_workers:
+                self._workers = workers
+        # Not drawn, which would use up a stream: the order is the same with and without workers.
+        seed, draws = (default_generator if self.generator is None else self.generator).get_state()
+        try:
+            yield from workers.run(positions, (seed * 31 + draws * 1009) % 2**62)
+        finally:
+            if not self.persistent_workers:
+                workers.stop()
+
+    def __del__(self) -> None:
+        workers = getattr(self, "_workers", None)
+        if workers is not None:
+            workers.stop()
 
     def __len__(self) -> int:
-        if isinstance(self.dataset, IterableDataset):
-            n = len(self.dataset)  # type: ignore[arg-type]
+        if self._iterable:
+            n = len(self.dataset)
             if self.batch_size is None:
                 return n
             return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
         return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
-
-    # -- the ways to make batches ------------------------------------------------
-    def _stream(self) -> Iterator[Any]:
-        items = iter(self.dataset)
-        if self.batch_size is None:
-            for item in items:
-                yield self.collate_fn(item)
-            return
-        while batch := list(islice(items, self.batch_size)):
-            if len(batch) < self.batch_size and self.drop_last:
-                return
-            yield self.collate_fn(batch)
-
-    def _batches(self) -> Iterator[Any]:
-        fetch = getattr(self.dataset, "__getitems__", None)
-        for positions in self.batch_sampler or ():
-            samples = fetch(positions) if callable(fetch) else [self.dataset[i] for i in positions]
-            yield self.collate_fn(samples)
-
-    def _tensor_batches(self, tensors: tuple[Tensor, ...], indices: np.ndarray | None) -> Iterator[list[Tensor]]:
-        """Batches of tensors, all samples of a batch at once. ``indices``: a subset's positions."""
-        for positions in self._position_batches():
-            chosen = positions if indices is None else indices[positions]
-            yield _select(tensors, chosen)
-
-    def _position_batches(self) -> Iterator[np.ndarray]:
-        """What the batch sampler gives, as arrays. Its own kind is cut from one array of the whole
-        order, which saves making a Python list of every batch."""
-        sampler = self.batch_sampler
-        if type(sampler) is BatchSampler:
-            order = _order(sampler.sampler)
-            size = sampler.batch_size
-            end = len(order) // size * size if sampler.drop_last else len(order)
-            for start in range(0, end, size):
-                yield order[start : start + size]
-            return
-        for positions in sampler or ():
-            yield np.asarray(positions, np.int64)
-
-
-def _order(sampler: Iterable[int]) -> np.ndarray:
-    """All positions of a sampler: int64 ``[n]``."""
-    if type(sampler) is SequentialSampler:
-        return np.arange(len(sampler))
-    return np.fromiter(sampler, np.int64)
-
-
-def _tensor_source(dataset: Any) -> tuple[tuple[Tensor, ...], np.ndarray | None] | None:
-    """The tensors of a TensorDataset, or of a Subset of one with its positions; else None."""
-    if type(dataset) is TensorDataset:
-        return dataset.tensors, None
-    if type(dataset) is Subset:
-        inner = _tensor_source(dataset.dataset)
-        if inner is not None:
-            mine = np.asarray(dataset.indices, np.int64)
-            return inner[0], mine if inner[1] is None else inner[1][mine]
-    return None
-
-
-def _select(tensors: tuple[Tensor, ...], positions: np.ndarray) -> list[Tensor]:
-    """The slices of every tensor at ``positions``, as fresh tensors."""
-    n = tensors[0].shape[0]
-    if len(positions) and not (-n <= positions.min() and positions.max() < n):
-        raise IndexError(
-            f"index {positions[(positions < -n) | (positions >= n)][0]} is out of range for a dataset of length {n}"
-        )
-    positions = np.where(positions < 0, positions + n, positions)
-    if len(positions) and np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions))):
-        start, stop = int(positions[0]), int(positions[0]) + len(positions)
-        return [t[start:stop].clone() for t in tensors]
-    index = creation.from_numpy(np.ascontiguousarray(positions))
-    return [t.index_select(0, index.to(device=t.device)) for t in tensors]
 
 
 def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_workers: bool, timeout: float) -> None:
@@ -201,13 +165,9 @@ def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_wor
         raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
-    if num_workers > 0:
-        raise NotImplementedError(
-            f"DataLoader: num_workers={num_workers} is not supported yet: batches are made in "
-            "this process; use num_workers=0 (and a TensorDataset, which is batched without a "
-            "Python loop)"
-        )
-    if prefetch_factor is not None:
+    if prefetch_factor is not None and prefetch_factor < 1:
+        raise ValueError(f"prefetch_factor option should be positive, but got prefetch_factor={prefetch_factor}")
+    if num_workers == 0 and prefetch_factor is not None:
         raise ValueError("prefetch_factor option could only be specified in multiprocessing: let num_workers > 0")
-    if persistent_workers:
+    if num_workers == 0 and persistent_workers:
         raise ValueError("persistent_workers option needs num_workers > 0")

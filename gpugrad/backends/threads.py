@@ -1,0 +1,45 @@
+"""Work shared out among threads, for the CPU backend: NumPy lets go of the interpreter lock inside its loops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+
+def thread_count() -> int:
+    """GPUGRAD_THREADS if set, else the number of processors this process may use."""
+    given = os.environ.get("GPUGRAD_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+class Workers:
+    """A pool made on first use, and anew in a forked child, where the parent's threads do not exist."""
+
+    def __init__(self) -> None:
+        self._pid = -1
+        self._pool: ThreadPoolExecutor | None = None
+        self._blas: ThreadpoolController | None = None
+        self.threads = thread_count()
+
+    def each(self, function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+        """``[function(i) for i in items]``, at once where there are several items and threads. BLAS is
+        held to one thread meanwhile: its threads and ours would fight for the same processors."""
+        items = list(items)
+        if len(items) < 2 or self.threads < 2:
+            return [function(i) for i in items]
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._pool = ThreadPoolExecutor(self.threads, "gpugrad")
+            self._blas = ThreadpoolController()
+        assert self._pool is not None and self._blas is not None
+        with self._blas.limit(limits=1, user_api="blas"):
+            return list(self._pool.map(function, items))
