@@ -114,4 +114,4 @@ def from_dlpack(x: Any) -> Tensor:
     """A CPU tensor that shares memory with an object of the DLPack protocol (CPU memory)."""
     import numpy as np
 
-    return from_numpy(np.from_dlpack(x))
+    return ops.creation.from_numpy(np.from_dlpack(x))

@@ -39,14 +39,14 @@ def _devices(brief: bool) -> None:
     auto = auto_device()
     if brief:
         for device, info in found:
-            print(f"{device}: {info.name}" + " (left out)" * ("error" in info.extra))
+            print(f"{device}: {info.name}" + " (left out)" * bool(info.error))
     else:
         rows = [_row(device, info, device == auto) for device, info in found]
         widths = [max(len(row[i]) for row in [_COLUMNS, *rows]) for i in range(len(_COLUMNS))]
         for row in [_COLUMNS, *rows]:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         print(f"\n* is what device auto takes: {auto}")
-    faults = {device: info.extra["error"] for device, info in found if "error" in info.extra}
+    faults = {device: info.error for device, info in found if info.error}
     for fault in dict.fromkeys(faults.values()):
         print(f"{', '.join(str(d) for d in faults if faults[d] == fault)} left out: {fault}")
     for kind in ("cuda", "opencl"):
@@ -58,7 +58,7 @@ def _devices(brief: bool) -> None:
 
 
 def _row(device: Device, info: DeviceInfo, chosen: bool) -> tuple[str, ...]:
-    usable = "error" not in info.extra
+    usable = not info.error
     return (
         str(device) + "*" * chosen + " (!)" * (not usable),
         info.name,

@@ -220,7 +220,7 @@ def _choose() -> Device:
 def devices(probe: bool = False) -> list[tuple[Device, Any]]:
     """All devices present, as (device, info) pairs; info is a
     :class:`gpugrad.backends.base.DeviceInfo`. With ``probe`` each OpenCL driver is asked to
-    compile something, and one that cannot says why in ``info.extra["error"]``."""
+    compile something, and one that cannot says why in ``info.error``."""
     found = []
     for kind in ("cuda", "opencl", "cpu", *sorted(_factories.keys() - _MODULES.keys())):
         try:

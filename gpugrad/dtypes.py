@@ -16,7 +16,7 @@ class DType:
 
     __slots__ = ("name", "numpy", "category", "itemsize", "is_floating_point", "is_signed", "is_complex")
 
-    def __init__(self, name: str, numpy: Any, category: int) -> None:
+    def __init__(self, name: str, numpy: Any, category: Any) -> None:
         self.name = name
         self.numpy = np.dtype(numpy)
         self.category = category  # 0 bool, 1 integer, 2 floating

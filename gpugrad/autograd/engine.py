@@ -79,10 +79,10 @@ def _walk(
         if not retain_graph:
             node.release()
         fresh = node.owns_result()
-        for edge, g in zip(node.edges, gradients, strict=True):
-            if edge is not None and g is not None:
+        for target, g in zip(node.edges, gradients, strict=True):
+            if target is not None and g is not None:
                 # A view op gives its result a storage record; so does a saved value.
-                deliver(edge, g, fresh and g is not gradient and getattr(g, "_storage", 0) is None)
+                deliver(target, g, fresh and g is not gradient and getattr(g, "_storage", 0) is None)
 
     for leaf, gradient, owned in leaves.values():
         if leaf._hooks:

@@ -51,7 +51,7 @@ class _FunctionNode(Node):
         super().__init__(edges)
         self.function = function
         self.ctx = ctx
-        self.name = function.__name__  # type: ignore[misc]
+        self.name = function.__name__
         self.freed = False
         self.saved: tuple[Any, ...] = ()
         self.outputs: list[tuple[tuple[int, ...], Any, Any]] = []
@@ -70,7 +70,7 @@ class _FunctionNode(Node):
                 f"{self.name}: this graph was already walked and its saved values are freed; pass retain_graph=True "
                 "to the first backward to walk it twice"
             )
-        result = []
+        result: list[Any] = []
         for item in self.saved:
             if item is None:
                 result.append(None)
@@ -187,8 +187,8 @@ class Function:
             if id(o) in by_id and id(o) not in dirty:
                 o = o.view_as(o) if hasattr(o, "view_as") else o  # an input handed back: keep its own history
             array = o._array
-            node.outputs.append((tuple(array.shape), o.dtype, _zeros_like(o)))  # type: ignore[attr-defined]
-            if id(o) not in skip and o.dtype.is_floating_point:  # type: ignore[attr-defined]
+            node.outputs.append((tuple(array.shape), o.dtype, _zeros_like(o)))
+            if id(o) not in skip and o.dtype.is_floating_point:
                 o._node = node if len(outputs) == 1 else Slot(node, i)
                 o._requires_grad = False
                 if o._base is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
+
+
+_GENERATOR = 0x20  # the flag of generator functions' code objects; the inspect module is slow to load
 
 
 class _Mode(threading.local):
@@ -39,7 +41,7 @@ class _GradMode:
         mode.enabled = self._before.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.isgeneratorfunction(function):
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & _GENERATOR:
 
             @functools.wraps(function)
             def generate(*args: Any, **kwargs: Any) -> Any:

@@ -27,9 +27,9 @@ specification the others are tested against.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,7 @@ Array = Any  # numpy.ndarray, StridedArray, or a third party's own
 Scalar = bool | int | float
 
 
-@dataclass(frozen=True)
-class DeviceInfo:
+class DeviceInfo(NamedTuple):
     """What ``python -m gpugrad devices`` and ``gg.devices()`` tell of a device."""
 
     name: str
@@ -51,7 +50,8 @@ class DeviceInfo:
     fp16: bool = True  # arithmetic in half, not storage: storage always works
     fp64: bool = True
     driver: str = ""
-    extra: dict[str, str] = field(default_factory=dict)
+    error: str = ""  # why it cannot be used, found out by probing
+    extra: Mapping[str, str] = MappingProxyType({})
 
 
 class Elementwise:

@@ -49,7 +49,7 @@ def _device_count(cupy: Any) -> int:
 
 def enumerate_devices(probe: bool = False) -> list[DeviceInfo]:
     """Descriptions, in the order of device numbers; with ``probe`` each is made to compile and run a kernel and
-    ``extra["error"]`` says what went wrong. Raises DeviceError without CuPy or without a driver."""
+    ``error`` says what went wrong. Raises DeviceError without CuPy or without a driver."""
     cupy = _cupy()
     described = []
     for i in range(_device_count(cupy)):
@@ -58,7 +58,7 @@ def enumerate_devices(probe: bool = False) -> list[DeviceInfo]:
             try:
                 CudaBackend(cupy, i)
             except DeviceError as error:
-                info.extra["error"] = str(error)
+                info = info._replace(error=str(error))
         described.append(info)
     return described
 

@@ -46,7 +46,7 @@ def _devices() -> list[Any]:
 
 def enumerate_devices(probe: bool = False) -> list[DeviceInfo]:
     """Descriptions, in the order of device numbers. With ``probe`` each is made to compile and run a kernel, and
-    ``extra["error"]`` says what the driver complained of. Raises DeviceError without PyOpenCL."""
+    ``error`` says what the driver complained of. Raises DeviceError without PyOpenCL."""
     cl = _pyopencl()
     described = []
     for device in _devices():
@@ -55,7 +55,7 @@ def enumerate_devices(probe: bool = False) -> list[DeviceInfo]:
             try:
                 _probe(cl, cl.Context([device]), device)
             except DeviceError as error:
-                info.extra["error"] = str(error)
+                info = info._replace(error=str(error))
         described.append(info)
     return described
 

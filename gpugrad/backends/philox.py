@@ -87,6 +87,9 @@ def _uniform(out: np.ndarray, word: np.ndarray) -> None:
 
 
 def _normal(out: np.ndarray, word: np.ndarray) -> None:
+    u: Any
+    v: Any
+    radius: Any
     if out.dtype.itemsize == 8:
         u = ((word[0::2] >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         v = (word[1::2] >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -35,7 +35,8 @@ class Buffer(Tensor):
     Assigning one as an attribute is the same as ``register_buffer(name, data, persistent)``.
     """
 
-    __slots__ = ("persistent",)
+    __slots__ = ()
+    persistent: bool = True
 
     def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Buffer:
         buffer = _adopt(cls, data)

@@ -15,7 +15,7 @@ from gpugrad.autograd.modes import mode
 from gpugrad.backends.base import StridedArray
 from gpugrad.devices import Device, backend_of
 from gpugrad.devices import device as resolve_device
-from gpugrad.errors import DeviceError
+from gpugrad.errors import DeviceError, DTypeError
 from gpugrad.ops import table
 from gpugrad.ops.table import Op, composite, primitive, record, wrap
 from gpugrad.ops.table import Sample as S
@@ -85,9 +85,11 @@ def _host_array(data: Any, dtype: Any) -> np.ndarray:
         raise ValueError(f"tensor: the nested lists are ragged, rows of one level differ in length ({error})") from None
     except OverflowError as error:
         raise RuntimeError(f"tensor: a value does not fit ({error})") from None
+    if not typed and array.dtype.kind in "Ou" and _offender(data) == "int" and wanted is not dtypes.uint64:
+        raise ValueError("tensor: an integer does not fit in int64; use a float, or uint64 for up to 2**64 - 1")
     if array.dtype.kind in "OUSMmVc" and dtypes.bfloat16.numpy != array.dtype:
         kind = _offender(data)
-        raise TypeError(
+        raise DTypeError(
             f"tensor: cannot make a tensor of {kind}; elements must be numbers or bools (NumPy reads the data as "
             f"dtype {array.dtype})"
         )
@@ -224,12 +226,16 @@ def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_gr
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any = None, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
     """``start``, ``start + step``, ... up to but without ``end``; ``arange(end)`` starts at 0.
-    int64 if all arguments are integers, else the default dtype."""
+    int64 if all arguments are integers, else the default dtype. Raises RuntimeError if ``step``
+    is 0 or leads away from ``end``."""
     if end is None:
         start, end = 0, start
+    if end is None:
+        raise TypeError("arange: at least its end must be given, as in arange(5)")
+    start = 0 if start is None else start
     start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
     if step == 0:
         raise RuntimeError("arange: step must not be zero")
@@ -241,6 +247,10 @@ def arange(
         d = dtypes.int64
     else:
         d = dtypes.get_default_dtype()
+    if d is dtypes.int64:
+        start, end, step = int(start), int(end), int(step)
+        if not step:
+            raise RuntimeError("arange: step must not be zero, and becomes so as an int64")
     n = math.ceil((end - start) / step)
     if all(isinstance(x, int) for x in (start, end, step)):
         n = -((start - end) // step)

@@ -17,11 +17,22 @@ from gpugrad.ops import special, table
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
 
-_ZERO_DIVISION = (ZeroDivisionError, "integer division or modulo by zero")
+_ZERO_DIVISION = (ZeroDivisionError, "remainder: integer modulo by zero")
+_FMOD_ZERO_DIVISION = (ZeroDivisionError, "fmod: integer modulo by zero")
 _ANY_ZERO_DIVISION = (ZeroDivisionError, "floor_divide: division by zero")
 _INTEGER = "((T)1 / (T)2 == 0)"
 
 
+
+# Named by derivatives above the row that defines them.
+neg: Any
+mul: Any
+div: Any
+sign: Any
+floor: Any
+trunc: Any
+cos: Any
+cosh: Any
 
 # -- arithmetic --------------------------------------------------------------
 
@@ -50,7 +61,7 @@ remainder = elementwise("remainder", np.remainder, "GG_REMAINDER(a, b)",
 fmod = elementwise("fmod", np.fmod, {"f": "fmod(a, b)", "i": "GG_FMOD(a, b)", "b": "0"},
                    (lambda g: g, lambda g, a, b: neg(mul(g, trunc(div(a, b))))),
                    arity=2, rule="number", check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
-                   c_check=f"{_INTEGER} && b == 0", error=_ZERO_DIVISION, domain=(0.7, 2.3), dtypes="fi")  # fmt: skip
+                   c_check=f"{_INTEGER} && b == 0", error=_FMOD_ZERO_DIVISION, domain=(0.7, 2.3), dtypes="fi")  # fmt: skip
 
 
 def _pow_grad_base(g: Any, a: Any, b: Any) -> Any:
@@ -94,7 +105,7 @@ def pow(a: Any, b: Any) -> Any:
 
 pow.op = _pow.op  # type: ignore[attr-defined]
 pow.inplace = _pow.inplace  # type: ignore[attr-defined]
-_pow.op.function = pow  # type: ignore[attr-defined]
+_pow.op.function = pow
 
 
 def _larger_grad(g: Any, mine: Any, other: Any) -> Any:
@@ -178,7 +189,7 @@ def round(a: Any, decimals: int = 0) -> Any:
 
 
 round.op, round.inplace = _round.op, _round.inplace  # type: ignore[attr-defined]
-_round.op.function = round  # type: ignore[attr-defined]
+_round.op.function = round
 
 # -- powers, exponentials, logarithms -------------------------------------------------
 
@@ -207,7 +218,8 @@ acos = elementwise("acos", np.arccos, "acos(a)", lambda g, a: neg(mul(g, rsqrt(s
 atan = elementwise("atan", np.arctan, "atan(a)", lambda g, a: div(g, add(square(a), 1.0)), rule="float")
 sinh = elementwise("sinh", np.sinh, "sinh(a)", lambda g, a: mul(g, cosh(a)), rule="float")
 cosh = elementwise("cosh", np.cosh, "cosh(a)", lambda g, a: mul(g, sinh(a)), rule="float")
-tanh = elementwise("tanh", np.tanh, "tanh(a)", lambda g, y: mul(g, sub(1.0, square(y))), rule="float")
+# Some OpenCL libraries stop an ulp short of 1, and the derivative 1 - y*y would then not vanish far out.
+tanh = elementwise("tanh", np.tanh, "fabs(a) > K(20) ? (a > 0 ? K(1) : K(-1)) : tanh(a)", lambda g, y: mul(g, sub(1.0, square(y))), rule="float")
 asinh = elementwise("asinh", np.arcsinh, "asinh(a)", lambda g, a: mul(g, rsqrt(add(square(a), 1.0))), rule="float")
 acosh = elementwise("acosh", np.arccosh, "acosh(a)", lambda g, a: mul(g, rsqrt(sub(square(a), 1.0))), rule="float", domain=(1.2, 3.0))
 atanh = elementwise("atanh", np.arctanh, "atanh(a)", lambda g, a: div(g, sub(1.0, square(a))), rule="float", domain=(-0.8, 0.8))
@@ -247,7 +259,7 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
 
 
 where.op = _where.op  # type: ignore[attr-defined]
-_where.op.function = where  # type: ignore[attr-defined]
+_where.op.function = where
 
 _clamp = elementwise("clamp", lambda a, b, c: np.minimum(np.maximum(a, b), c), "GG_MIN(GG_MAX(a, b), c)",
                      (lambda g, a, b, c: mul(g, logical_and(ge(a, b), le(a, c))),
@@ -269,7 +281,7 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
 
 
 clamp.op = _clamp.op  # type: ignore[attr-defined]
-_clamp.op.function = clamp  # type: ignore[attr-defined]
+_clamp.op.function = clamp
 
 clamp_min = elementwise("clamp_min", np.maximum, "GG_MAX(a, b)",
                         (lambda g, a, b: mul(g, ge(a, b)), lambda g, a, b: mul(g, lt(a, b))), arity=2, dtypes="fi")  # fmt: skip
@@ -288,10 +300,10 @@ def _clamp_inplace(x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise RuntimeError("clamp_: at least one of min and max must be given")
     if min is None:
-        return clamp_max.inplace(x, max)  # type: ignore[attr-defined]
+        return clamp_max.inplace(x, max)
     if max is None:
-        return clamp_min.inplace(x, min)  # type: ignore[attr-defined]
-    return _clamp.inplace(x, min, max)  # type: ignore[attr-defined]
+        return clamp_min.inplace(x, min)
+    return _clamp.inplace(x, min, max)
 
 
 clamp.inplace = _clamp_inplace  # type: ignore[attr-defined]

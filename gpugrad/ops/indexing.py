@@ -40,9 +40,14 @@ def _check_index(op: str, x: Any, index: Any) -> Any:
 
 # Negative indices count from the end; which elements are out of range is checked where the
 # data is. b is the size.
-_wrap_index = elementwise("wrap_index", lambda a, b: np.where(a < 0, a + b, a), "a < 0 ? a + b : a", arity=2,
-                          check=lambda a, b: (a < -b) | (a >= b), c_check="a < -b || a >= b",
-                          error=(IndexError, "index {a} is out of range for size {b}"), samples=())  # fmt: skip
+def _wrapping(name: str, op: str) -> Any:
+    return elementwise(name, lambda a, b: np.where(a < 0, a + b, a), "a < 0 ? a + b : a", arity=2,
+                       check=lambda a, b: (a < -b) | (a >= b), c_check="a < -b || a >= b",
+                       error=(IndexError, op + ": index {a} is out of range for size {b}"), samples=())  # fmt: skip
+
+
+_wrap_index = _wrapping("wrap_index", "index")
+_wrap_take = _wrapping("wrap_take", "take")
 
 
 # -- whole slices ------------------------------------------------------------
@@ -141,7 +146,7 @@ def take_along_dim(x: Any, index: Any, dim: int | None = None) -> Any:
 
 def take(x: Any, index: Any) -> Any:
     """Elements of the flattened ``x``, in the shape of ``index``; negative ones from the end."""
-    index = _wrap_index(_check_index("take", x, index), x._array.size)
+    index = _wrap_take(_check_index("take", x, index), x._array.size)
     return reshape(index_select(reshape(x, -1), 0, reshape(index, -1), "take"), index._array.shape)
 
 
@@ -280,7 +285,8 @@ def _whole_slices(op: str, x: Any, dim: int, index: Any, source: Any) -> tuple[i
     want = list(x._array.shape)
     want[d] = index._array.size
     if list(source._array.shape) != want:
-        raise RuntimeError(f"{op}: source of shape {tuple(source.shape)} should have shape {tuple(want)} for this index")
+        kind = IndexError if op == "index_copy" else RuntimeError
+        raise kind(f"{op}: source of shape {tuple(source.shape)} should have shape {tuple(want)} for this index")
     line = reshape(index, [-1 if i == d else 1 for i in range(len(want))])
     return d, expand(line, want)
 
@@ -321,7 +327,12 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 def masked_select(x: Any, mask: Any) -> Any:
     """The elements of ``x`` where ``mask`` (broadcast with it) is true, 1-d."""
-    shape = layout.broadcast_shapes(x._array.shape, mask._array.shape)
+    if mask.dtype is not dtypes.bool_:
+        raise RuntimeError(f"masked_select: the mask must be a bool tensor, got {mask.dtype.name}")
+    try:
+        shape = layout.broadcast_shapes(x._array.shape, mask._array.shape)
+    except ValueError as error:
+        raise RuntimeError(f"masked_select: {error}") from None
     return getitem(expand(x, shape), expand(mask, shape))
 
 

@@ -76,7 +76,7 @@ def elementwise(
     error: tuple[type[Exception], str] | None = None,
     masked: bool = False,
     **row: Any,
-) -> Callable[..., Any]:
+) -> Any:
     """Declare the row of an elementwise op; returns the function that users call.
 
     ``numpy`` and ``c`` compute it (see :class:`gpugrad.backends.base.Elementwise`), ``rule``

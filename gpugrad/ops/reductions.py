@@ -448,9 +448,9 @@ def _norm2_vjp(g: Any, a: Any, y: Any, dim: Any, keepdim: bool) -> Any:
 
 @primitive("norm2", (_norm2_vjp,), torch="linalg.vector_norm", dtypes="f")
 def _norm2(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    squares = backend.map(e.mul.kernel, (a, a), a.dtype, _wide(a.dtype))  # type: ignore[attr-defined]
+    squares = backend.map(e.mul.kernel, (a, a), a.dtype, _wide(a.dtype))
     total = backend.reduce("sum", squares, dim, squares.dtype)
-    return _finish(backend, backend.map(e.sqrt.kernel, (total,), total.dtype, a.dtype), a.shape, dim, keepdim)  # type: ignore[attr-defined]
+    return _finish(backend, backend.map(e.sqrt.kernel, (total,), total.dtype, a.dtype), a.shape, dim, keepdim)
 
 
 def _wide(dtype: np.dtype) -> np.dtype:

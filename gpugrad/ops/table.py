@@ -19,11 +19,10 @@ is done here for all of them.
 
 from __future__ import annotations
 
-import inspect
 from collections import namedtuple
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,8 +40,7 @@ _RESULTS = {"y": -1, "second": -2}
 OPS: dict[str, Op] = {}
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """Inputs an op is tested on.
 
     ``inputs``: for each tensor argument a shape (filled with floats from the op's domain), a
@@ -50,7 +48,7 @@ class Sample:
     ``kwargs``: the other arguments. ``args_as_list``: the tensors are passed as one list."""
 
     inputs: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = MappingProxyType({})
     args_as_list: bool = False
 
 
@@ -145,7 +143,8 @@ class _Vjp:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.names = tuple(inspect.signature(function).parameters)
+        code = function.__code__  # inspect.signature would cost more than the rest of the import
+        self.names = code.co_varnames[: code.co_argcount]
 
 
 # -- tensors -----------------------------------------------------------------
@@ -286,7 +285,7 @@ class OpNode(Node):
         variadic = self.op.variadic
         if variadic is not None:
             return tuple(variadic.function(*self._arguments(variadic, values)))
-        result = []
+        result: list[Any] = []
         meta = self.meta
         elementwise = self.op.elementwise
         for i, edge in enumerate(self.edges):

@@ -22,7 +22,7 @@ _CONV = (
 )
 
 
-def _conv_reference(x: np.ndarray, w: np.ndarray, stride: Any, dilation: Any, groups: int) -> np.ndarray:
+def _conv_reference(x: Any, w: Any, stride: Any, dilation: Any, groups: int) -> np.ndarray:
     """By definition: a loop over the elements of the kernel."""
     out = layout.window_counts(x.shape[2:], w.shape[2:], stride, dilation)
     result = np.zeros((x.shape[0], w.shape[0], *out), np.result_type(x, w))

@@ -257,7 +257,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Ten
     """(x - t)^2."""
     _check_broadcast("mse_loss", input, target)
     difference = input - target
-    return _weighted(difference * difference, weight, reduction, "mse_loss")
+    return _weighted(difference.square(), weight, reduction, "mse_loss")
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
@@ -288,7 +288,7 @@ def huber_loss(
 
 def _huber(difference: Tensor, delta: float) -> Tensor:
     size = difference.abs()
-    return where(size <= delta, 0.5 * difference * difference, delta * (size - 0.5 * delta))
+    return where(size <= delta, 0.5 * difference.square(), delta * (size - 0.5 * delta))
 
 
 def gaussian_nll_loss(
@@ -316,7 +316,7 @@ def gaussian_nll_loss(
         raise ValueError("var has negative entry/entries")
     clamped = variance + (variance.detach().clamp(min=eps) - variance.detach())
     difference = input - target
-    loss = 0.5 * (clamped.log() + difference * difference / clamped)
+    loss = 0.5 * (clamped.log() + difference.square() / clamped)
     return reduced(loss + 0.5 * math.log(2.0 * math.pi) if full else loss, reduction, op)
 
 

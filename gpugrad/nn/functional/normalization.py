@@ -24,7 +24,7 @@ def _moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """x minus its mean, the mean and the (biased) variance over ``dims``, kept as size 1."""
     mean = x.mean(dim=dims, keepdim=True)
     centred = x - mean
-    return centred, mean, (centred * centred).mean(dim=dims, keepdim=True)
+    return centred, mean, centred.square().mean(dim=dims, keepdim=True)
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -157,7 +157,7 @@ def rms_norm(
     x = _widened(input)
     if eps is None:
         eps = dtypes.finfo(x.dtype).eps
-    y = x * ((x * x).mean(dim=dims, keepdim=True) + eps).rsqrt()
+    y = x * (x.square().mean(dim=dims, keepdim=True) + eps).rsqrt()
     return _affine(y, weight, None, tuple(normalized_shape)).to(dtype=input.dtype)
 
 
