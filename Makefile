@@ -14,7 +14,7 @@ MODEL ?= cnn
 DATA ?= auto
 DEVICE ?= auto
 ARGS ?=
-# Test processes: one per core, eight at most.
+# Test processes: one per core, eight at most; NumPy's BLAS then gets one thread in each.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && n=8; echo $$n)
 
 BIN := $(VENV)/bin
@@ -49,7 +49,7 @@ train: $(VENV)/.train
 
 test: $(VENV)/.test
 	@$(BIN)/python -m gpugrad devices --brief
-	$(BIN)/python -m pytest -n $(JOBS) --device $(if $(filter auto,$(DEVICE)),all,$(DEVICE)) $(ARGS)
+	OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --device $(if $(filter auto,$(DEVICE)),all,$(DEVICE)) $(ARGS)
 
 install: $(VENV)/.test
 

@@ -178,10 +178,11 @@ def window_counts(
     )
 
 
-def normalize_axis(axis: int, ndim: int, op: str = "") -> int:
-    """``axis`` counted from the front. A 0-d tensor accepts 0 and -1. Raises IndexError."""
+def normalize_axis(axis: int, ndim: int, op: str = "", added: int = 0) -> int:
+    """``axis`` counted from the front. A 0-d tensor accepts 0 and -1. ``added``: dimensions that the
+    op adds, among which the axis may be too. Raises IndexError."""
     axis = operator.index(axis)
-    bound = ndim or 1
+    bound = ndim + added or 1
     if not -bound <= axis < bound:
         where = f"{op}: " if op else ""
         raise IndexError(f"{where}dimension {axis} is out of range for a tensor of {ndim} dimensions "

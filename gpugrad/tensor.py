@@ -570,7 +570,14 @@ class Tensor(Variable):
         x = x.to(self.device)
         if x.dtype is not self.dtype:
             x = creation.cast(x, self.dtype)
-        return table.write("copy_", self, movement.expand(x, self.shape) if x.shape != self.shape else x)
+        if x.shape != self.shape:
+            try:
+                x = movement.expand(x, self.shape)
+            except RuntimeError:
+                raise RuntimeError(
+                    f"copy_: a source of shape {tuple(x.shape)} does not broadcast to {tuple(self.shape)}"
+                ) from None
+        return table.write("copy_", self, x)
 
     def fill_(self, value: Any) -> Tensor:
         """Set every element to ``value``."""

@@ -6,7 +6,9 @@
 // an item does; CHECK (optional) a predicate that is true where an element is an error: a and SECOND (b, or 0 where
 // there is none) are reported and EXPR is not computed, as that may stop a CPU.
 // For rows on CPU-type devices BUFFERS declares a vector's worth of each input, FETCHES fills them, PICKS declares
-// the inputs from them. COPY: the operands are one input and the result, of one type, and nothing is computed.
+// the inputs from them. FUNCTION: EXPR is this function of the only input, and V the vector of VECTOR elements that
+// it also takes: no compiler makes of a library's scalar log what the library has for vectors (30 ms, 2.8 for 4M).
+// COPY: the operands are one input and the result, of one type, and nothing is computed.
 //
 // NAME_dense    all operands lie in memory in the same order, without gaps: one item per RUN elements.
 // NAME_strided  any layouts. On GPUs one item per element. On CPU-type devices an item does `rows` rows of the
@@ -33,16 +35,24 @@ typedef struct {
 KERNEL void CAT(NAME, _dense)(INPUTS GLOBAL S(R) *out, Dense par CHECKED) {
     IDX first = GLOBAL_ID * RUN;
 #if RUN > 1
-    if (first + RUN <= par.n) {
-        for (i32 gg_j = 0; gg_j < RUN; gg_j++) {
-#define AT(k) par.offset[k] + first + gg_j
-            LOADS
+    if (first + RUN <= par.n) {  // everything is read before anything is computed, so the compiler may use vectors
+        T v[RUN] __attribute__((aligned(RUN * sizeof(T))));
+        BUFFERS
+#define FETCH(v, D, p, k) EACH v[gg_j] = CV(TD, LD(D, p, par.offset[k] + first + gg_j));
+        FETCHES
+#undef FETCH
+#ifdef FUNCTION
+        *(V *)v = FUNCTION(*(V *)v0);
+#else
+        EACH {
+            PICKS
             VERIFY(first + gg_j)
-            ST(R, out, AT(OPERANDS - 1), CV(TD, EXPR));
+            v[gg_j] = CV(TD, EXPR);
         }
+#endif
+        EACH ST(R, out, par.offset[OPERANDS - 1] + first + gg_j, v[gg_j]);
         return;
     }
-#undef AT
 #endif
     for (IDX gg_i = first; gg_i < par.n && gg_i < first + RUN; gg_i++) {
 #define AT(k) par.offset[k] + gg_i
@@ -109,12 +119,16 @@ KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
             i32 count = end - first < VECTOR ? end - first : VECTOR;
             BUFFERS
             FETCHES
-            T gg_result[VECTOR];
+            T gg_result[VECTOR] __attribute__((aligned(VECTOR * sizeof(T))));
+#ifdef FUNCTION
+            *(V *)gg_result = FUNCTION(*(V *)v0);
+#else
             EACH {
                 PICKS
                 VERIFY(row)
                 gg_result[gg_j] = CV(TD, EXPR);
             }
+#endif
             IDX target = at[OPERANDS - 1] + first * par.step[OPERANDS - 1];
             if (count == VECTOR && par.step[OPERANDS - 1] == 1)
                 EACH ST(R, out, target + gg_j, gg_result[gg_j]);

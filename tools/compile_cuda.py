@@ -31,7 +31,7 @@ def compile_one(task: tuple[Specialization, str]) -> tuple[int, Failure | None]:
     specialization, arch = task
     source = kernel_source.assemble(specialization, "cuda", kernel_source.common_defines(cpu_shapes=False, fp64=True))
     options = ProgramOptions(arch=arch, std="c++17", fma="GG_CONTRACT" in dict(specialization.defines), ftz=False,
-                             prec_div=True, prec_sqrt=True, disable_warnings=True)  # fmt: skip
+                             prec_div=True, prec_sqrt=True, minimal=True, disable_warnings=True)  # fmt: skip
     try:
         code = Program(source, "c++", options).compile("cubin").code
     except Exception as error:  # NVRTC's own type carries the log in its text

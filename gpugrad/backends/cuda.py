@@ -10,9 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 

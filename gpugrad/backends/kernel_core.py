@@ -32,6 +32,10 @@ _LETTERS = "abcdefgh"
 Strides = tuple[int, ...]
 
 
+def _no_scalars(value: Any) -> bytes:
+    raise TypeError("this launch takes no scalars")
+
+
 class Plan:
     """A launch that only lacks its buffers: see the module's docstring."""
 
@@ -45,7 +49,7 @@ class Plan:
         self.strides: Strides = ()
         self.dtype: Any = None
         self.nbytes = 0
-        self.pack: Callable[[Any], bytes] | None = None
+        self.pack: Callable[[Any], bytes] = _no_scalars
         self.flag: bytes | None = None
 
     def result(self, shape: Sequence[int], dtype: np.dtype, strides: Strides | None = None) -> Plan:
@@ -289,8 +293,9 @@ def scalar_packer(short: str) -> Callable[[Any], bytes]:
         return lambda value: b"\x01" if value else b"\x00"
     if "f" in short:
         dtype = np.dtype(np.float64 if short == "f64" else np.float32)
+        pack = struct.Struct(code).pack
 
-        def pack_float(value: Any, pack: Callable[..., bytes] = struct.Struct(code).pack) -> bytes:
+        def pack_float(value: Any) -> bytes:
             try:
                 return pack(value)
             except OverflowError:  # larger than float32 holds: infinity, as a cast gives

@@ -106,7 +106,7 @@ class OrderedOps(KernelCore):
             names = [f"{name}_lane"] if self.cpu_shapes else [f"{name}_lane", f"{name}_group"]
             defines = {"NAME": name, "X": short, "IDX": index, **type_defines(short)}
             if op == "log_softmax":
-                defines["LOGARITHM"] = 1
+                defines["LOGARITHM"] = "1"
             local = self.shape["GROUP"] if together else None
             plan.kernel = self.kernel("softmax", defines, names[together], names, local)
         return plan

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import layout
 from gpugrad.backends.base import StridedArray
 from gpugrad.backends.kernel_core import MAX_DIMS, KernelCore, Plan, coalesce, elements, pad
 from gpugrad.backends.kernel_source import SHORT, kind, symbol, type_defines
@@ -20,13 +19,13 @@ _F32 = np.dtype(np.float32)
 
 
 class ProductPlan(Plan):
-    """A plan that may first rearrange the right operand (``pack``) or be done in a wider dtype (``widen``)."""
+    """A plan that may first rearrange the right operand (``rearrange``) or be done in a wider dtype (``widen``)."""
 
-    __slots__ = ("pack", "widen")
+    __slots__ = ("rearrange", "widen")
 
     def __init__(self, kernel: Any, groups: int, params: bytes) -> None:
         super().__init__(kernel, groups, params)
-        self.pack: Plan | None = None
+        self.rearrange: Plan | None = None
         self.widen: np.dtype | None = None
 
 
@@ -107,8 +106,8 @@ def _panel_plan(
         values = [items, pieces, k, n, vectors, b_offset, b_k, b_n, len(moving),
                   *pad([dims[i] for i in moving], 1), *pad([b_batch[i] for i in moving])]  # fmt: skip
         pack = device.kernel("matmul", defines, names[0], names, 1)
-        plan.pack = Plan(pack, items, struct.pack(f"={len(values)}{code}", *values))
-        plan.pack.nbytes = count * panel_size * size
+        plan.rearrange = Plan(pack, items, struct.pack(f"={len(values)}{code}", *values))
+        plan.rearrange.nbytes = count * panel_size * size
         b_offset, b_step, b_vector, b_batch = 0, width, k * width, new_batch
     panels = max(1, vectors // _TILE_VECTORS)
     rows = _TILE_ROWS * max(1, _ITEM_WORK // (_TILE_ROWS * _TILE_VECTORS * width * k))

@@ -72,10 +72,10 @@ CPU_SHAPE = {"GG_CPU": 1, "LOCAL_SIZE": 64, "RUN": 16, "PIECE": 256, "VECTOR": 1
              "GROUP": 1, "TILE": 16, "MERGE": 256}  # fmt: skip
 GPU_SHAPE = {"LOCAL_SIZE": 256, "RUN": 1, "PIECE": 1, "VECTOR": 1, "LANES": 1, "COLUMNS": 1, "GROUP": 256,
              "TILE": 16, "MERGE": 16}  # fmt: skip
-"""Shapes of launches: neighbouring elements, elements of a row and columns that one item handles, accumulators of an item, items
-of a group that reduces together, side of a matrix tile, outputs of one item of a merge. CPU-type OpenCL devices
-run items one after another and want each to do a vector's worth of neighbouring work; GPUs want neighbouring
-items on neighbouring elements."""
+"""Shapes of launches. LOCAL_SIZE: items of a group; of one item RUN neighbouring elements, PIECE elements of a row,
+VECTOR of them at a time, LANES accumulators, COLUMNS neighbouring results; GROUP items that reduce together; TILE by
+TILE elements of a product; MERGE outputs of a merge. CPU-type OpenCL devices run items one after another and want each
+to do a vector's worth of neighbouring work; GPUs want neighbouring items on neighbouring elements."""
 
 
 def common_defines(cpu_shapes: bool, fp64: bool) -> list[tuple[str, str]]:
@@ -139,8 +139,10 @@ def read_record(path: str) -> list[Specialization]:
 
 
 def gpu_twin(specialization: Specialization) -> Specialization:
-    """What a GPU compiles where a CPU-type device compiled ``specialization``: the same, but for the matrix products,
-    whose panels of vectors only CPUs have."""
+    """What a GPU compiles where a CPU-type device compiled ``specialization``: the same without vector types."""
+    if specialization.family == "map":
+        defines = tuple((k, v) for k, v in specialization.defines if k not in ("FUNCTION", "V"))
+        return Specialization("map", defines, specialization.kernels)
     if specialization.family != "matmul" or "VW" not in dict(specialization.defines):
         return specialization
     defines = tuple((k, v) for k, v in specialization.defines if k not in ("VW", "V", "PACK_ROWS"))

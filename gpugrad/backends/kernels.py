@@ -8,6 +8,7 @@ indexing, random numbers, windows) are the other parts. ``opencl.py`` and ``cuda
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from collections.abc import Callable, Sequence
 from math import prod
@@ -35,6 +36,10 @@ from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
 
 _BOOL = np.dtype(bool)
 _LETTERS = "abcdefgh"
+_CALL = re.compile(r"(\w+)\(a\)")
+_VECTOR_MATH = frozenset(
+    "exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc".split()
+)
 
 
 class KernelBackend(OrderedOps):
@@ -132,16 +137,19 @@ class KernelBackend(OrderedOps):
             all_rows = total // dims[-1] if total else 0
             rows = max(1, piece // dims[-1]) if total else 1
             items, variant = -(-all_rows // rows) * pieces, "strided"
-            values = [items, pieces, rows, all_rows, dims[-1], len(dims) - 1, *pad(dims[:-1], 1), *where, *(s[-1] for s in steps)]
+            values = [items, pieces, rows, all_rows, dims[-1], len(dims) - 1, *pad(dims[:-1], 1), *where,
+                      *(s[-1] for s in steps)]  # fmt: skip
             values += itertools.chain.from_iterable(pad(s[:-1]) for s in steps)
             params = struct.pack(f"={len(values)}{code}", *values)
-        plan = Plan(None, self._groups(items), params).result(shape, result, tuple(strides[-1]))
+        # An item of a strided kernel does so much on a CPU that smaller groups share the work better.
+        local = 16 if self.cpu_shapes and not dense else self.shape["LOCAL_SIZE"]
+        plan = Plan(None, self._groups(items, local), params).result(shape, result, tuple(strides[-1]))
         plan.pack = scalar_packer(SHORT[compute])
         if row.c_check is not None and row.error is not None:
             plan.flag = self._message(row.error[0], row.error[1].replace("{a}", "{value}").replace("{b}", "{second}"))
         if plan.groups:
             name, defines = self._map_defines(row, inputs, compute, result, index)
-            plan.kernel = self.kernel("map", defines, f"{name}_{variant}", [f"{name}_dense", f"{name}_strided"])
+            plan.kernel = self.kernel("map", defines, f"{name}_{variant}", [f"{name}_dense", f"{name}_strided"], local)
         return plan
 
     def _map_defines(
@@ -156,7 +164,7 @@ class KernelBackend(OrderedOps):
                 dtype = SHORT[x.dtype]
                 parameters += f"GLOBAL const S_{dtype} *p{count}, "
                 loads += f"T {letter} = CV({short}, LD({dtype}, p{count}, AT({count}))); "
-                buffers += f"T v{count}[VECTOR]; "
+                buffers += f"T v{count}[VECTOR] __attribute__((aligned(VECTOR * sizeof(T)))); "
                 fetches += f"FETCH(v{count}, {dtype}, p{count}, {count}) "
                 picks += f"T {letter} = v{count}[gg_j]; "
                 count += 1
@@ -165,8 +173,12 @@ class KernelBackend(OrderedOps):
         defines = {"NAME": name, "EXPR": f"({row.c[kernel_source.kind(short)]})", "INPUTS": parameters,
                    "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
                    "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, **type_defines(short)}  # fmt: skip
-        if row is _COPY and count and inputs[0].dtype == compute == result:
+        if row is _MOVE:
             defines["COPY"] = 1
+        function = _CALL.fullmatch(row.c["f"])
+        if self.cpu_shapes and count == 1 and short in ("f32", "f64") and function and function[1] in _VECTOR_MATH:
+            width = self.shape["VECTOR"]
+            defines |= {"FUNCTION": function[1], "V": f"{'float' if short == 'f32' else 'double'}{width}"}
         if row.c_check is not None:
             defines["CHECK"] = row.c_check
             defines["SECOND"] = "b" if row.arity > 1 else "0"
@@ -204,7 +216,8 @@ class KernelBackend(OrderedOps):
             array = self.array_type(array.buffer, array.offset, array.shape, array.strides, stored)
         elif SHORT[dtype] in ("f16", "bf16") and array.dtype == np.float64:
             compute = np.dtype(np.float64)  # round once
-        plan = self._plan_elementwise(_COPY, [array], [array], compute, stored, shape, [source, target], out)
+        row = _MOVE if array.dtype == stored else _COPY
+        plan = self._plan_elementwise(row, [array], [array], compute, stored, shape, [source, target], out)
         plan.dtype = dtype
         return plan
 
@@ -333,9 +346,9 @@ class KernelBackend(OrderedOps):
         if plan.widen is not None:
             return self.copy(self.matmul(self.copy(a, plan.widen), self.copy(b, plan.widen)), a.dtype)
         right = b.buffer
-        if plan.pack is not None:
-            right = self._allocate(plan.pack.nbytes)
-            self._launch(plan.pack.kernel, plan.pack.groups, b.buffer, right, plan.pack.params)
+        if plan.rearrange is not None:
+            right = self._allocate(plan.rearrange.nbytes)
+            self._launch(plan.rearrange.kernel, plan.rearrange.groups, b.buffer, right, plan.rearrange.params)
         result = self._result(plan)
         self._launch(plan.kernel, plan.groups, a.buffer, right, result.buffer, plan.params)
         return result
@@ -361,6 +374,7 @@ class KernelBackend(OrderedOps):
 
 
 _COPY = Elementwise("copy", lambda a: a, "a", 1)
+_MOVE = Elementwise("move", lambda a: a, "a", 1)  # a copy that converts nothing
 
 
 def bits_packer(dtype: np.dtype) -> Callable[[Any], bytes]:

@@ -40,9 +40,9 @@ def require_dtype(backend: Any, dtype: dtypes.DType, op: str) -> None:
 
 def shape_of(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
     """A shape given as separate integers or as one sequence. Raises TypeError, RuntimeError."""
-    if len(size) == 1 and not isinstance(size[0], (int, np.integer)):
-        size = tuple(size[0])
     try:
+        if len(size) == 1 and not isinstance(size[0], (int, np.integer)):
+            size = tuple(size[0])
         shape = tuple(operator.index(n) for n in size)
     except TypeError:
         raise TypeError(f"{op}: sizes must be integers, got {size}") from None

@@ -245,8 +245,19 @@ def settle(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
         fixed = [t for t in tensors if not (t._array.ndim == 0 and t._backend.name == "cpu")]
         backend = same_device(op, fixed or tensors)
         place = table.device_of(backend)
-        inputs = tuple(x.to(place) if isinstance(x, Tensor) and x._backend is not backend else x for x in inputs)
+        inputs = tuple(
+            _follow(x, place, inputs) if isinstance(x, Tensor) and x._backend is not backend else x for x in inputs
+        )
     return inputs, backend
+
+
+def _follow(x: Any, place: Any, inputs: tuple[Any, ...]) -> Any:
+    """The 0-d ``x`` on the device of the others: a float64 that does not decide the result's dtype
+    goes to devices without float64 too."""
+    promoted = result_type(*inputs)
+    if x.dtype is dtypes.float64 and promoted.itemsize < x.dtype.itemsize:
+        x = x.to(promoted)
+    return x.to(place)
 
 
 def explain(name: str, error: Exception, *inputs: Any) -> Exception:

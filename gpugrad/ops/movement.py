@@ -169,7 +169,7 @@ def squeeze(x: Any, dim: Any = None) -> Any:
 def unsqueeze(x: Any, dim: int) -> Any:
     """A view with a new dimension of size 1 at ``dim``."""
     shape = x._array.shape
-    d = layout.normalize_axis(dim, len(shape) + 1, "unsqueeze")
+    d = layout.normalize_axis(dim, len(shape), "unsqueeze", 1)
     return _reshape_view(x, (*shape[:d], 1, *shape[d:]))
 
 
@@ -495,7 +495,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     for x in tensors:
         if tuple(x.shape) != shape:
             raise RuntimeError(f"stack: all tensors must have one shape, got {describe(*tensors)}")
-    d = layout.normalize_axis(dim, len(shape) + 1, "stack")
+    d = layout.normalize_axis(dim, len(shape), "stack", 1)
     return cat([unsqueeze(x, d) for x in tensors], d)
 
 

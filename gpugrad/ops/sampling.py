@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import dtypes
+from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import _finish, backend_for, cast, full_like, require_dtype, shape_of
+from gpugrad.ops.creation import _finish, backend_for, cast, require_dtype, shape_of
 from gpugrad.ops.movement import narrow, reshape
 from gpugrad.random import Generator, default_generator
 
@@ -136,10 +136,14 @@ def multinomial(input: Any, num_samples: int, replacement: bool = False, *, gene
 
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Any:
     """Normal with ``mean`` and ``std``: numbers with ``size``, or tensors."""
-    like = next((x for x in (mean, std) if isinstance(x, table.Tensor)), None)
-    if like is None:
+    tensors = [x for x in (mean, std) if isinstance(x, table.Tensor)]
+    if not tensors:
         return e.add(e.mul(randn(size, generator=generator, dtype=dtype, device=device), std), mean)
-    noise = randn_like(full_like(e.add(mean, e.mul(std, 0.0)), 0), generator=generator)
+    try:
+        shape = layout.broadcast_shapes(*(x._array.shape for x in tensors))
+    except ValueError as error:
+        raise RuntimeError(f"normal: {error}") from None
+    noise = randn(shape, dtype=table.result_type(*tensors), device=tensors[0].device, generator=generator)
     return e.add(e.mul(noise, std), mean)
 
 

@@ -68,10 +68,10 @@ def embedding(
     index = input.reshape(-1)
     if max_norm is not None:
         with no_grad():
-            rows = weight.index_select(0, index)
+            rows = weight.index_select(0, index, "embedding")
             norm = rows.norm(norm_type, dim=1, keepdim=True)
             weight.index_copy_(0, index, where(norm > max_norm, rows * (max_norm / (norm + 1e-7)), rows))
-    rows = weight.index_select(0, index)
+    rows = weight.index_select(0, index, "embedding")
     if scale_grad_by_freq:
         ones = creation.ones(index.shape, dtype=weight.dtype, device=weight.device)
         counts = creation.zeros((n,), dtype=weight.dtype, device=weight.device).index_add_(0, index, ones)
