@@ -48,37 +48,14 @@ from gpugrad.errors import DeviceError, FileFormatError, GpugradError, OutOfMemo
 from gpugrad.ops.table import result_type
 from gpugrad.printing import set_printoptions
 from gpugrad.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from gpugrad.surface import attach, functions
 from gpugrad.tensor import Size, Tensor
 
 __version__ = "0.1.0"
 
+attach()
 # Bound here, not imported above: gpugrad.tensor and gpugrad.devices are modules, but to users functions.
-_NAMES = {
-    "creation": "arange as_tensor clone empty empty_like eye from_numpy full full_like linspace logspace ones ones_like "
-    "tensor tril triu zeros zeros_like",
-    "compound": "add addcdiv addcmul allclose div divide equal isclose lerp sub subtract true_divide",
-    "elementwise": "abs absolute acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 "
-    "atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max "
-    "clamp_min clip copysign cos cosh eq erf erfc exp exp2 expm1 fix floor floor_divide fmod frac ge greater "
-    "greater_equal gt hypot isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not "
-    "logical_or logical_xor lt maximum minimum mul multiply ne neg negative not_equal pow reciprocal relu remainder round "
-    "rsqrt sgn sigmoid sign sin sinh sqrt square tan tanh trunc where",
-    "movement": "as_strided broadcast_tensors broadcast_to cat chunk concat concatenate diagonal expand flatten flip fliplr "
-    "flipud hstack meshgrid movedim narrow permute ravel repeat reshape roll select split squeeze stack t tile transpose "
-    "unbind unflatten unsqueeze vstack",
-    "reductions": "all amax amin aminmax any argmax argmin count_nonzero cumprod cumsum logsumexp max mean min norm prod std "
-    "std_mean sum var var_mean",
-    "linear": "addmm baddbmm bmm dot einsum matmul mm mv outer tensordot",
-    "indexing": "argwhere gather index_add index_copy index_fill index_select masked_fill masked_select nonzero scatter "
-    "scatter_add scatter_reduce take take_along_dim",
-    "sorting": "argsort kthvalue median msort searchsorted sort topk",
-    "sampling": "bernoulli multinomial normal rand rand_like randint randint_like randn randn_like randperm",
-    "fused": "log_softmax softmax",
-}
-for _module, _names in _NAMES.items():
-    for _name in _names.split():
-        globals()[_name] = getattr(getattr(ops, _module), _name)
-
+globals().update(functions())
 _devices = importlib.import_module("gpugrad.devices")
 device, devices = _devices.device, _devices.devices
 

@@ -1,7 +1,7 @@
 """The Tensor: PyTorch's manners over the ops table.
 
-Most methods are ops with the tensor as first argument; they are attached from lists at the
-end of this file, in-place forms included. Written out here is what is more than that.
+Most methods are ops with the tensor as first argument; ``gpugrad/surface.py`` attaches them,
+in-place forms and operators included. Written out here is what is more than that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from gpugrad import autograd, dtypes, layout
 from gpugrad.autograd.graph import Node, Variable, edge_of, storage_of
 from gpugrad.devices import Device, backend_of, parse
 from gpugrad.devices import device as resolve_device
-from gpugrad.ops import compound, creation, elementwise, fused, indexing, linear, movement, reductions, sampling, sorting, table
+from gpugrad.hooks import HookDict
+from gpugrad.ops import creation, elementwise, indexing, inplace, joining, linear, movement, table
 from gpugrad.printing import format_tensor
 
 _CPU = Device("cpu")
@@ -71,6 +72,7 @@ class Tensor(Variable):
         def __mod__(self, other: Any) -> Tensor: ...
         def __rmod__(self, other: Any) -> Tensor: ...
         def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
         def __and__(self, other: Any) -> Tensor: ...
         def __rand__(self, other: Any) -> Tensor: ...
         def __or__(self, other: Any) -> Tensor: ...
@@ -95,6 +97,8 @@ class Tensor(Variable):
         def __le__(self, other: Any) -> Tensor: ...
         def __gt__(self, other: Any) -> Tensor: ...
         def __ge__(self, other: Any) -> Tensor: ...
+        def __eq__(self, other: Any) -> Any: ...
+        def __ne__(self, other: Any) -> Any: ...
         def __neg__(self) -> Tensor: ...
         def __abs__(self) -> Tensor: ...
 
@@ -264,7 +268,7 @@ class Tensor(Variable):
     def __iter__(self) -> Iterator[Tensor]:
         if not self._array.ndim:
             raise TypeError("iteration over a 0-d tensor")
-        return iter(movement.unbind(self))
+        return iter(joining.unbind(self))
 
     def __contains__(self, value: Any) -> bool:
         return bool((self == value).any())
@@ -453,13 +457,11 @@ class Tensor(Variable):
         edge = edge_of(self)
         if edge is None:
             raise RuntimeError("register_hook: the tensor does not require grad")
-        if edge._hooks is None if edge is self else edge.hooks is None:  # type: ignore[union-attr]
-            if edge is self:
-                self._hooks = {}
-            else:
-                edge.hooks = {}  # type: ignore[union-attr]
-        hooks = self._hooks if edge is self else edge.hooks  # type: ignore[union-attr]
-        return _Handle(hooks, hook)  # type: ignore[arg-type]
+        owner = self if edge is self else edge
+        attribute = "_hooks" if edge is self else "hooks"
+        if getattr(owner, attribute) is None:
+            setattr(owner, attribute, HookDict())
+        return getattr(owner, attribute).add(hook)
 
     def retain_grad(self) -> None:
         """Keep the gradient of this non-leaf in ``.grad`` too."""
@@ -478,7 +480,7 @@ class Tensor(Variable):
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Any:
         """Call ``hook(self)`` after ``.grad`` of this leaf was added to."""
-        return _Handle(self.__dict__.setdefault("_post_hooks", {}), hook)
+        return self.__dict__.setdefault("_post_hooks", HookDict()).add(hook)
 
     # -- creation like this one -----------------------------------------------------
     def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -577,17 +579,17 @@ class Tensor(Variable):
                 raise RuntimeError(
                     f"copy_: a source of shape {tuple(x.shape)} does not broadcast to {tuple(self.shape)}"
                 ) from None
-        return table.write("copy_", self, x)
+        return inplace.write("copy_", self, x)
 
     def fill_(self, value: Any) -> Tensor:
         """Set every element to ``value``."""
         if isinstance(value, Tensor):
             return self.copy_(value)
-        edge = table.check_inplace("fill_", self)
+        edge = inplace.check_inplace("fill_", self)
         self._backend.fill(self._array, value)
-        table.changed("fill_", self)
+        inplace.changed("fill_", self)
         if edge is not None:
-            table.overwritten(self, edge)
+            inplace.overwritten(self, edge)
         return self
 
     def zero_(self) -> Tensor:
@@ -595,17 +597,8 @@ class Tensor(Variable):
         return self.fill_(0)
 
     # -- operators ----------------------------------------------------------------------
-    def __eq__(self, other: Any) -> Any:
-        return elementwise.eq(self, other) if _operand(other) else NotImplemented
-
-    def __ne__(self, other: Any) -> Any:
-        return elementwise.ne(self, other) if _operand(other) else NotImplemented
-
     def __pos__(self) -> Tensor:
         return self
-
-    def __rpow__(self, other: Any) -> Any:
-        return elementwise.pow(other, self) if _operand(other) else NotImplemented
 
     def __matmul__(self, other: Any) -> Any:
         return linear.matmul(self, other) if isinstance(other, Tensor) else NotImplemented
@@ -618,29 +611,8 @@ class Tensor(Variable):
         return elementwise.bitwise_not(self)
 
 
-class _Handle:
-    """Removes a hook."""
-
-    _next = 0
-
-    def __init__(self, hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> None:
-        _Handle._next += 1
-        self._hooks = hooks
-        self.id = _Handle._next
-        hooks[self.id] = hook
-
-    def remove(self) -> None:
-        """Take the hook off; again is harmless."""
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> _Handle:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.remove()
-
-
-def _operand(x: Any) -> bool:
+def is_operand(x: Any) -> bool:
+    """Whether operators take ``x``: a tensor or a number."""
     return isinstance(x, (Tensor, bool, int, float, np.number, np.bool_))
 
 
@@ -662,98 +634,4 @@ def _unpickle(data: bytes, dtype: str, shape: tuple[int, ...], device: str, requ
     return t
 
 
-def _attach() -> None:
-    """Give Tensor the ops as methods, their in-place forms, and the operators."""
-    for module, names in METHODS.items():
-        for name in names.split():
-            setattr(Tensor, name, getattr(module, name))
-    for name, value in vars(elementwise).items():
-        if not name.startswith("_") and callable(value) and hasattr(value, "op") and name != "where":
-            setattr(Tensor, name, value)
-            if hasattr(value, "inplace"):
-                setattr(Tensor, name + "_", _inplace_method(name, value.inplace))
-    for name in "masked_fill index_add index_copy index_fill scatter scatter_add scatter_reduce".split():
-        setattr(Tensor, name + "_", _write_back(name, getattr(indexing, name)))
-    for name in "addcmul addcdiv lerp".split():
-        setattr(Tensor, name + "_", _write_back(name, getattr(compound, name)))
-    for name in "add sub div add_ sub_ div_".split():
-        setattr(Tensor, name, getattr(compound, name))
-    for name in "cumsum cumprod".split():
-        setattr(Tensor, name + "_", _write_back(name, getattr(reductions, name)))
-    for name in "tril triu".split():
-        setattr(Tensor, name + "_", _write_back(name, getattr(creation, name)))
-    for name, dtype in {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "long": "int64",
-                        "int": "int32", "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool"}.items():  # fmt: skip
-        setattr(Tensor, name, _cast_method(name, dtypes.as_dtype(dtype)))
-    for operator, function in {"add": elementwise.add, "sub": elementwise.sub, "mul": elementwise.mul, "truediv": elementwise.div,
-                               "floordiv": elementwise.floor_divide, "mod": elementwise.remainder, "pow": elementwise.pow,
-                               "and": elementwise.bitwise_and, "or": elementwise.bitwise_or, "xor": elementwise.bitwise_xor,
-                               "lshift": elementwise.bitwise_left_shift, "rshift": elementwise.bitwise_right_shift}.items():  # fmt: skip
-        forward, reflected, inplace = _operator_methods(function)
-        setattr(Tensor, f"__{operator}__", forward)
-        if operator != "pow":
-            setattr(Tensor, f"__r{operator}__", reflected)
-        setattr(Tensor, f"__i{operator}__", inplace)
-    for operator in ("lt", "le", "gt", "ge"):
-        setattr(Tensor, f"__{operator}__", _operator_methods(getattr(elementwise, operator))[0])
-    for name in ("neg", "abs"):
-        setattr(Tensor, f"__{name}__", getattr(elementwise, name))
-
-
-def _operator_methods(function: Any) -> tuple[Any, Any, Any]:
-    def forward(self: Tensor, other: Any) -> Any:
-        return function(self, other) if _operand(other) else NotImplemented
-
-    def reflected(self: Tensor, other: Any) -> Any:
-        return function(other, self) if _operand(other) else NotImplemented
-
-    def inplace(self: Tensor, other: Any) -> Any:
-        return function.inplace(self, other) if _operand(other) else NotImplemented
-
-    return forward, reflected, inplace
-
-
-def _inplace_method(name: str, function: Any) -> Any:
-    def method(self: Tensor, *others: Any, **options: Any) -> Tensor:
-        return function(self, *others, **options)
-
-    method.__name__ = name + "_"
-    method.__doc__ = f"In place: ``{name}``, stored in this tensor."
-    return method
-
-
-def _write_back(name: str, function: Any) -> Any:
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return table.write(name + "_", self, creation.cast(function(self, *args, **kwargs), self.dtype))
-
-    method.__name__ = name + "_"
-    method.__doc__ = f"In place: ``{name}``, stored in this tensor."
-    return method
-
-
-def _cast_method(name: str, dtype: dtypes.DType) -> Any:
-    def method(self: Tensor) -> Tensor:
-        return creation.cast(self, dtype)
-
-    method.__name__ = name
-    method.__doc__ = f"Converted to {dtype.name}."
-    return method
-
-
-METHODS: dict[Any, str] = {
-    creation: "clone tril triu",
-    compound: "addcmul addcdiv lerp isclose allclose equal",
-    movement: "reshape permute transpose t movedim expand broadcast_to squeeze unsqueeze flatten ravel unflatten narrow select "
-    "diagonal as_strided unfold split chunk unbind flip fliplr flipud roll repeat tile",
-    reductions: "sum prod amax amin aminmax argmax argmin max min any all count_nonzero cumsum cumprod mean var std "
-    "logsumexp norm",
-    linear: "matmul mm bmm mv dot outer addmm baddbmm",
-    indexing: "index_select gather take_along_dim take scatter scatter_add scatter_reduce index_add index_copy index_fill "
-    "masked_fill masked_select nonzero argwhere",
-    sorting: "sort argsort topk kthvalue median msort",
-    sampling: "uniform_ normal_ bernoulli_ random_ exponential_ bernoulli multinomial",
-    fused: "softmax log_softmax",
-}
-
 table.bind(Tensor)
-_attach()

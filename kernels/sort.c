@@ -64,7 +64,7 @@ KERNEL void CAT(NAME, _merge)(GLOBAL const S(X) *x, GLOBAL const i64 *x_position
             from = b + j++;
         else
             i++;
-        values[base + o] = x[from];
+        ST(X, values, base + o, READ(x, from));
         positions[base + o] = x_positions[from];
     }
 }

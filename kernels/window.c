@@ -131,39 +131,37 @@ KERNEL void CAT(NAME, _max_pool)(GLOBAL const S(X) *x, GLOBAL S(X) *out, GLOBAL 
     IDX item = GLOBAL_ID;
     if (item >= par.items) return;
     IDX row = item / par.pieces, start = (item - row * par.pieces) * PIECE;
-    IDX count = par.count[2] - start < PIECE ? par.count[2] - start : PIECE;
+    IDX stop = start + PIECE < par.count[2] ? start + PIECE : par.count[2];
     IDX lane = row / par.count[1], w1 = row - lane * par.count[1];
     IDX plane = lane / par.count[0], w0 = lane - plane * par.count[0];
     IDX n = plane / par.channels, c = plane - n * par.channels;
     IDX base = par.offset + n * par.step_n + c * par.step_c;
     IDX hop = par.stride[2] * par.step[2];
-    T best[PIECE];
-    IDX where[PIECE];
-    for (IDX k0 = 0; k0 < par.taps[0]; k0++)
-        for (IDX k1 = 0; k1 < par.taps[1]; k1++)
-            for (IDX k2 = 0; k2 < par.taps[2]; k2++) {
-                IDX i0 = w0 * par.stride[0] + k0 * par.dilation[0], i1 = w1 * par.stride[1] + k1 * par.dilation[1];
-                IDX i2 = start * par.stride[2] + k2 * par.dilation[2];
-                IDX at = base + i0 * par.step[0] + i1 * par.step[1] + i2 * par.step[2];
-                IDX place = (i0 * par.size[1] + i1) * par.size[2] + i2;
-                if (k0 + k1 + k2 == 0) {
-                    for (IDX j = 0; j < count; j++) {
-                        best[j] = READ(at + j * hop);
-                        where[j] = place + j * par.stride[2];
-                    }
-                } else {
-                    for (IDX j = 0; j < count; j++) {
-                        T value = READ(at + j * hop);
-                        i32 better = (value > best[j]) | ((value != value) & (best[j] == best[j]));
-                        best[j] = better ? value : best[j];
-                        where[j] = better ? place + j * par.stride[2] : where[j];
+    for (IDX first = start; first < stop; first += VECTOR) {
+        IDX count = stop - first < VECTOR ? stop - first : VECTOR;
+        T best[VECTOR];
+        IDX where[VECTOR], last = count - 1;
+        for (IDX k0 = 0; k0 < par.taps[0]; k0++)
+            for (IDX k1 = 0; k1 < par.taps[1]; k1++)
+                for (IDX k2 = 0; k2 < par.taps[2]; k2++) {
+                    IDX i0 = w0 * par.stride[0] + k0 * par.dilation[0], i1 = w1 * par.stride[1] + k1 * par.dilation[1];
+                    IDX i2 = first * par.stride[2] + k2 * par.dilation[2];
+                    IDX at = base + i0 * par.step[0] + i1 * par.step[1] + i2 * par.step[2];
+                    IDX place = (i0 * par.size[1] + i1) * par.size[2] + i2;
+                    i32 none = k0 + k1 + k2 == 0;
+                    EACH {  // beyond the row its last window stands in
+                        T value = READ(at + (gg_j < last ? gg_j : last) * hop);
+                        T old = none ? value : best[gg_j];
+                        i32 better = none | (value > old) | ((value != value) & (old == old));
+                        best[gg_j] = better ? value : old;
+                        where[gg_j] = better ? place + gg_j * par.stride[2] : where[gg_j];
                     }
                 }
-            }
-    IDX target = row * par.count[2] + start;
-    for (IDX j = 0; j < count; j++) {
-        ST(X, out, target + j, best[j]);
-        index[target + j] = where[j];
+        IDX target = row * par.count[2] + first;
+        for (IDX j = 0; j < count; j++) {
+            ST(X, out, target + j, best[j]);
+            index[target + j] = where[j];
+        }
     }
 }
 

@@ -6,6 +6,8 @@ that library. So a case is written once, and reads like a user's program.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 import gpugrad as gg
@@ -28,7 +30,8 @@ def to_torch(array, torch, requires_grad=False):
 
 
 def evaluate(expression, arrays, library, make):
-    names = {k: make(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()}
+    used = set(re.findall(r"[A-Za-z_]+", expression))
+    names = {k: make(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items() if k in used}
     return eval(expression, {"T": library, "inf": float("inf"), "nan": float("nan"), "np": np, **names})
 
 
@@ -63,7 +66,8 @@ def check(expression, arrays, torch, device="cpu", **tolerance):
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
         want = error
     try:
-        got = evaluate(expression, arrays, gg, lambda a: to_gpugrad(a, device))
+        with gg.device(device):
+            got = evaluate(expression, arrays, gg, lambda a: to_gpugrad(a, device))
         if isinstance(want, Exception) and hasattr(got, "to_numpy"):
             got.to_numpy()
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
@@ -81,12 +85,16 @@ def gradients(expression, arrays, torch, atol=1e-9):
     """The gradients of a weighted sum of the result agree, in float64; and the result does."""
     results = []
     for library, make in ((gg, to_gpugrad), (torch, lambda a, **k: to_torch(a, torch, **k))):
-        leaves = {k: make(v, requires_grad=v.dtype.kind == "f") if isinstance(v, np.ndarray) else v for k, v in arrays.items()}
+        leaves = {
+            k: make(v, requires_grad=v.dtype.kind == "f") if isinstance(v, np.ndarray) else v for k, v in arrays.items()
+        }
         out = eval(expression, {"T": library, "inf": float("inf"), "np": np, **leaves})
         out = out[0] if isinstance(out, tuple) else out
         weights = np.cos(np.arange(out.numel(), dtype=np.float64)).reshape(tuple(out.shape))
         (out * make(weights)).sum().backward()
-        results.append([out, *(leaves[k].grad for k, v in arrays.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f")])
+        results.append(
+            [out, *(leaves[k].grad for k, v in arrays.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f")]
+        )
     for got, want in zip(*results, strict=True):
         if got is None or want is None:  # a gradient of nothing but zeros may be left out
             rest = got if want is None else want

@@ -30,22 +30,55 @@ def restore_defaults():
 # -- from data ----------------------------------------------------------------------------------
 
 DATA = [
-    "T.tensor(3)", "T.tensor(2.5)", "T.tensor(True)", "T.tensor([])", "T.tensor([[]])", "T.tensor([1, 2])", "T.tensor([1, 2.5])", "T.tensor([True, False])", "T.tensor([True, 2])", "T.tensor([[1, 2], [3, 4]])", "T.tensor((1, 2))",
-    "T.tensor([(1, 2), [3, 4]])", "T.tensor(range(3))", "T.tensor([1, 2], dtype=T.float16)", "T.tensor([1.9, -1.9], dtype=T.int32)", "T.tensor([0, 1, 2], dtype=T.bool)", "T.tensor(np.float64(2.5))", "T.tensor(np.int32(2))",
-    "T.tensor(np.arange(3))", "T.tensor(np.arange(3.0))", "T.tensor(np.float32([1, 2]))", "T.tensor(np.arange(6).reshape(2, 3).T)", "T.tensor([np.float32(1), np.float32(2)])", "T.tensor(np.array(True))", "T.tensor([np.arange(2), np.arange(2)])",
-    "T.tensor([float('inf'), float('nan')])", "T.tensor(2**40)", "T.tensor([2**31, 1])", "T.tensor([T.tensor(1.0), T.tensor(2.0)])", "T.tensor([T.tensor(1), 2])", "T.tensor(10**400)", "T.tensor(2**63)", "T.tensor([[1, 2], [3]])", "T.tensor('a')", "T.tensor(None)",
-    "T.tensor([None, 1])", "T.tensor(object())", "T.tensor({1: 2})", "T.tensor([1, 2]).dtype", "T.tensor(1.0, dtype=T.float64).dtype", "T.as_tensor([1, 2])", "T.as_tensor(np.arange(3), dtype=T.float32)", "T.Tensor([1, 2]).dtype", "T.Tensor([1.5, 2])", "T.Tensor(2, 3).shape", "T.Tensor(3).shape", "T.Tensor(T.Size([2, 3])).shape", "T.Tensor().shape", "T.Tensor(np.ones((2, 2)))",
-    "T.from_numpy(np.arange(3.0))", "T.from_numpy([1])", "T.from_numpy(np.arange(3)[::-1])", "T.from_numpy(np.array(['a']))", "T.tensor(np.arange(3)[::-1].copy())",
+    "T.tensor(3)", "T.tensor(2.5)", "T.tensor(True)", "T.tensor([])", "T.tensor([[]])", "T.tensor([1, 2])",
+    "T.tensor([1, 2.5])", "T.tensor([True, False])", "T.tensor([True, 2])", "T.tensor([[1, 2], [3, 4]])",
+    "T.tensor((1, 2))",
+    "T.tensor([(1, 2), [3, 4]])", "T.tensor(range(3))", "T.tensor([1, 2], dtype=T.float16)",
+    "T.tensor([1.9, -1.9], dtype=T.int32)", "T.tensor([0, 1, 2], dtype=T.bool)", "T.tensor(np.float64(2.5))",
+    "T.tensor(np.int32(2))",
+    "T.tensor(np.arange(3))", "T.tensor(np.arange(3.0))", "T.tensor(np.float32([1, 2]))",
+    "T.tensor(np.arange(6).reshape(2, 3).T)", "T.tensor([np.float32(1), np.float32(2)])", "T.tensor(np.array(True))",
+    "T.tensor([np.arange(2), np.arange(2)])",
+    "T.tensor([float('inf'), float('nan')])", "T.tensor(2**40)", "T.tensor([2**31, 1])",
+    "T.tensor([T.tensor(1.0), T.tensor(2.0)])", "T.tensor([T.tensor(1), 2])", "T.tensor(10**400)", "T.tensor(2**63)",
+    "T.tensor([[1, 2], [3]])", "T.tensor('a')", "T.tensor(None)",
+    "T.tensor([None, 1])", "T.tensor(object())", "T.tensor({1: 2})", "T.tensor([1, 2]).dtype",
+    "T.tensor(1.0, dtype=T.float64).dtype", "T.as_tensor([1, 2])", "T.as_tensor(np.arange(3), dtype=T.float32)",
+    "T.Tensor([1, 2]).dtype", "T.Tensor([1.5, 2])", "T.Tensor(2, 3).shape", "T.Tensor(3).shape",
+    "T.Tensor(T.Size([2, 3])).shape", "T.Tensor().shape", "T.Tensor(np.ones((2, 2)))",
+    "T.from_numpy(np.arange(3.0))", "T.from_numpy([1])", "T.from_numpy(np.arange(3)[::-1])",
+    "T.from_numpy(np.array(['a']))", "T.tensor(np.arange(3)[::-1].copy())",
 ]  # fmt: skip
 
 RANGES = [
-    "T.arange(5)", "T.arange(0)", "T.arange(5.0)", "T.arange(1, 5)", "T.arange(1, 10, 3)", "T.arange(10, 1, -3)", "T.arange(0, 1, 0.1)", "T.arange(1, 2.5, 0.5)", "T.arange(0.5)", "T.arange(5, dtype=T.float32)", "T.arange(5, dtype=T.uint8)", "T.arange(2.9, dtype=T.int32)", "T.arange(0, 5, 1.5, dtype=T.int64)", "T.arange(0, 4.5, dtype=T.int64)", "T.arange(0, 10, 2.5, dtype=T.int32)", "T.arange()", "T.arange(5, 5)", "T.arange(5, 1)", "T.arange(1, 5, 0)", "T.arange(1, 5, -1)",
-    "T.arange(0, 1, 1 / 3)", "T.arange(-3, 3)", "T.arange(3, dtype=T.bfloat16)", "T.arange(2**33, 2**33 + 3)", "T.arange(T.tensor(4))", "T.arange(start=1, end=4)", "T.arange(end=3)", "T.arange(1, 4, step=2)", "T.arange(0, 1e6, 250000.0)", "T.arange(True)",
-    "T.linspace(0, 1, 5)", "T.linspace(0, 1, 1)", "T.linspace(0, 1, 0)", "T.linspace(-3, 7, 11)", "T.linspace(1, 1, 3)", "T.linspace(5, -5, 4)", "T.linspace(0, 10, 11, dtype=T.int64)", "T.linspace(0, 1, 3, dtype=T.float16)", "T.linspace(0, 1, -1)", "T.linspace(start=0, end=1, steps=3)", "T.logspace(0, 2, 3)", "T.logspace(0, 3, 4, base=2)",
-    "T.eye(3)", "T.eye(2, 4)", "T.eye(4, 2)", "T.eye(0)", "T.eye(3, dtype=T.int32)", "T.eye(2, dtype=T.bool)", "T.full((2, 3), 7)", "T.full((2,), 2.5)", "T.full((), True)", "T.full((2,), 7, dtype=T.float32)", "T.full([2, 0], 1.0)", "T.full((2,), T.tensor(3.0))", "T.zeros(2, 3)", "T.zeros((2, 3))", "T.zeros([2])", "T.zeros(())", "T.zeros(2, dtype=T.int8)", "T.ones(2, 0, 3)", "T.ones(T.Size([2, 3]))", "T.zeros(-1)", "T.zeros(2.5)",
-    "T.empty(2, 3).shape", "T.empty((2,), dtype=T.bool).dtype", "T.zeros_like(T.ones(2, 3, dtype=T.int16))", "T.ones_like(T.zeros(2), dtype=T.float64)", "T.full_like(T.zeros(2, 2), 3)", "T.full_like(T.zeros(2, dtype=T.int64), 3)", "T.empty_like(T.zeros(2, 3)).shape", "T.ones(2).new_zeros(3)", "T.ones(2, dtype=T.int32).new_full((2,), 5)", "T.ones(2).new_tensor([1, 2])", "T.ones(2, dtype=T.float64).new_ones((2, 2))", "T.ones(2).new_empty((3,)).shape",
-    "T.zeros(2, requires_grad=True).requires_grad", "T.arange(3.0, requires_grad=True).requires_grad", "T.zeros(2, dtype=T.int64, requires_grad=True)", "T.tril(T.ones(3, 3))", "T.triu(T.arange(9).reshape(3, 3), 1)", "T.finfo(T.float32).eps", "T.finfo(T.bfloat16).max", "T.finfo(T.float16).tiny", "T.iinfo(T.int8).min", "T.iinfo(T.float32)", "T.numel(T.ones(2, 3))", "T.is_tensor(3)", "T.is_floating_point(T.ones(2))",
-    "T.promote_types(T.int8, T.uint8)", "T.result_type(T.ones(2, dtype=T.int8), 2.5)", "T.float32", "T.half", "T.long", "T.ones(2).dtype.is_floating_point", "T.int8.itemsize", "T.get_default_dtype()",
+    "T.arange(5)", "T.arange(0)", "T.arange(5.0)", "T.arange(1, 5)", "T.arange(1, 10, 3)", "T.arange(10, 1, -3)",
+    "T.arange(0, 1, 0.1)", "T.arange(1, 2.5, 0.5)", "T.arange(0.5)", "T.arange(5, dtype=T.float32)",
+    "T.arange(5, dtype=T.uint8)", "T.arange(2.9, dtype=T.int32)", "T.arange(0, 5, 1.5, dtype=T.int64)",
+    "T.arange(0, 4.5, dtype=T.int64)", "T.arange(0, 10, 2.5, dtype=T.int32)", "T.arange()", "T.arange(5, 5)",
+    "T.arange(5, 1)", "T.arange(1, 5, 0)", "T.arange(1, 5, -1)",
+    "T.arange(0, 1, 1 / 3)", "T.arange(-3, 3)", "T.arange(3, dtype=T.bfloat16)", "T.arange(2**33, 2**33 + 3)",
+    "T.arange(T.tensor(4))", "T.arange(start=1, end=4)", "T.arange(end=3)", "T.arange(1, 4, step=2)",
+    "T.arange(0, 1e6, 250000.0)", "T.arange(True)",
+    "T.linspace(0, 1, 5)", "T.linspace(0, 1, 1)", "T.linspace(0, 1, 0)", "T.linspace(-3, 7, 11)",
+    "T.linspace(1, 1, 3)", "T.linspace(5, -5, 4)", "T.linspace(0, 10, 11, dtype=T.int64)",
+    "T.linspace(0, 1, 3, dtype=T.float16)", "T.linspace(0, 1, -1)", "T.linspace(start=0, end=1, steps=3)",
+    "T.logspace(0, 2, 3)", "T.logspace(0, 3, 4, base=2)",
+    "T.eye(3)", "T.eye(2, 4)", "T.eye(4, 2)", "T.eye(0)", "T.eye(3, dtype=T.int32)", "T.eye(2, dtype=T.bool)",
+    "T.full((2, 3), 7)", "T.full((2,), 2.5)", "T.full((), True)", "T.full((2,), 7, dtype=T.float32)",
+    "T.full([2, 0], 1.0)", "T.full((2,), T.tensor(3.0))", "T.zeros(2, 3)", "T.zeros((2, 3))", "T.zeros([2])",
+    "T.zeros(())", "T.zeros(2, dtype=T.int8)", "T.ones(2, 0, 3)", "T.ones(T.Size([2, 3]))", "T.zeros(-1)",
+    "T.zeros(2.5)",
+    "T.empty(2, 3).shape", "T.empty((2,), dtype=T.bool).dtype", "T.zeros_like(T.ones(2, 3, dtype=T.int16))",
+    "T.ones_like(T.zeros(2), dtype=T.float64)", "T.full_like(T.zeros(2, 2), 3)",
+    "T.full_like(T.zeros(2, dtype=T.int64), 3)", "T.empty_like(T.zeros(2, 3)).shape", "T.ones(2).new_zeros(3)",
+    "T.ones(2, dtype=T.int32).new_full((2,), 5)", "T.ones(2).new_tensor([1, 2])",
+    "T.ones(2, dtype=T.float64).new_ones((2, 2))", "T.ones(2).new_empty((3,)).shape",
+    "T.zeros(2, requires_grad=True).requires_grad", "T.arange(3.0, requires_grad=True).requires_grad",
+    "T.zeros(2, dtype=T.int64, requires_grad=True)", "T.tril(T.ones(3, 3))", "T.triu(T.arange(9).reshape(3, 3), 1)",
+    "T.finfo(T.float32).eps", "T.finfo(T.bfloat16).max", "T.finfo(T.float16).tiny", "T.iinfo(T.int8).min",
+    "T.iinfo(T.float32)", "T.numel(T.ones(2, 3))", "T.is_tensor(3)", "T.is_floating_point(T.ones(2))",
+    "T.promote_types(T.int8, T.uint8)", "T.result_type(T.ones(2, dtype=T.int8), 2.5)", "T.float32", "T.half",
+    "T.long", "T.ones(2).dtype.is_floating_point", "T.int8.itemsize", "T.get_default_dtype()",
 ]  # fmt: skip
 
 
@@ -61,7 +94,11 @@ def test_every_dtype_on_every_device(dtype, device):
         pytest.skip("no float64 there")
     d = gg.dtypes.as_dtype(dtype)
     host = np.array([[0, 1, 2], [3, 100, 127]]).astype(d.numpy)
-    for t in (gg.tensor(host, device=device), gg.tensor(host.tolist(), dtype=d, device=device), gg.tensor(host, dtype=dtype).to(device)):
+    for t in (
+        gg.tensor(host, device=device),
+        gg.tensor(host.tolist(), dtype=d, device=device),
+        gg.tensor(host, dtype=dtype).to(device),
+    ):
         assert t.dtype is d and t.device.type == device and tuple(t.shape) == (2, 3)
         np.testing.assert_array_equal(t.cpu().to_numpy(), host)
     for name, value in (("zeros", 0), ("ones", 1)):
@@ -70,13 +107,19 @@ def test_every_dtype_on_every_device(dtype, device):
     full = gg.full((2, 3), 5, dtype=d, device=device)
     np.testing.assert_array_equal(full.to_numpy(), np.full((2, 3), 5).astype(d.numpy))
     if d.category:
-        np.testing.assert_array_equal(gg.arange(2, 90, 3, dtype=d, device=device).to_numpy(), np.arange(2, 90, 3).astype(d.numpy))
+        np.testing.assert_array_equal(
+            gg.arange(2, 90, 3, dtype=d, device=device).to_numpy(), np.arange(2, 90, 3).astype(d.numpy)
+        )
     assert gg.eye(3, 4, dtype=d, device=device).to_numpy().tolist() == np.eye(3, 4).astype(d.numpy).tolist()
     np.testing.assert_array_equal(gg.full_like(full, 1).to_numpy(), np.ones((2, 3), d.numpy))
     assert gg.empty(0, 3, dtype=d, device=device).tolist() == []
 
 
-@pytest.mark.parametrize("expression", ["arange(0, 1, 0.1)", "arange(10, 1, -3)", "linspace(-3, 7, 11)", "arange(1000.0)", "arange(2**33, 2**33 + 3)", "eye(3, 5)", "full((3,), -2.5)", "linspace(0, 1, 1001)", "arange(5, dtype=gg.float16)", "arange(-5, 5, dtype=gg.bfloat16)"])  # fmt: skip
+@pytest.mark.parametrize("expression", [
+    "arange(0, 1, 0.1)", "arange(10, 1, -3)", "linspace(-3, 7, 11)", "arange(1000.0)", "arange(2**33, 2**33 + 3)",
+    "eye(3, 5)", "full((3,), -2.5)", "linspace(0, 1, 1001)", "arange(5, dtype=gg.float16)",
+    "arange(-5, 5, dtype=gg.bfloat16)",
+])  # fmt: skip
 def test_ranges_are_the_same_on_every_device(expression, device):
     with gg.device(device):
         there = eval(f"gg.{expression}", {"gg": gg})
@@ -90,7 +133,26 @@ def test_ranges_are_the_same_on_every_device(expression, device):
 
 def test_casts(device, torch):
     """Every dtype to every other: truncation toward zero, wrapping, not-zero for bool, rounding to nearest even."""
-    floats = np.array([0.0, -0.0, 0.4, -0.4, 0.5, 1.5, 2.5, -1.9, 3.99, 100.7, 1e-8, 65504.0, 1 + 2**-9, 1 + 3 * 2**-9, 2**-24, 2**-25])
+    floats = np.array(
+        [
+            0.0,
+            -0.0,
+            0.4,
+            -0.4,
+            0.5,
+            1.5,
+            2.5,
+            -1.9,
+            3.99,
+            100.7,
+            1e-8,
+            65504.0,
+            1 + 2**-9,
+            1 + 3 * 2**-9,
+            2**-24,
+            2**-25,
+        ]
+    )
     integers = np.array([0, 1, 2, 100, 127, 128, 200, 255, 256, -1, -128, -129, 40000, 2**31, 2**40])
     for source in ALL:
         s = gg.dtypes.as_dtype(source)
@@ -108,7 +170,11 @@ def test_casts(device, torch):
             if s.is_floating_point and t.category == 1:  # out of range is undefined
                 info = np.iinfo(t.numpy)
                 wide = host.astype(np.float64)
-                values = host[(wide > max(info.min, -1e9) - 1) & (wide < min(info.max, 1e9))] if info.min else host[(wide > -1) & (wide < info.max)]
+                values = (
+                    host[(wide > max(info.min, -1e9) - 1) & (wide < min(info.max, 1e9))]
+                    if info.min
+                    else host[(wide > -1) & (wide < info.max)]
+                )
             want = parity.to_torch(values, torch).to(getattr(torch, target))
             got = gg.tensor(values, device=device).to(t)
             assert got.dtype is t
@@ -117,7 +183,18 @@ def test_casts(device, torch):
 
 def test_cast_methods():
     x = gg.tensor([1.7, -1.7])
-    names = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "long": "int64", "int": "int32", "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool"}
+    names = {
+        "float": "float32",
+        "double": "float64",
+        "half": "float16",
+        "bfloat16": "bfloat16",
+        "long": "int64",
+        "int": "int32",
+        "short": "int16",
+        "char": "int8",
+        "byte": "uint8",
+        "bool": "bool",
+    }
     for method, dtype in names.items():
         if method != "byte":
             assert getattr(x, method)().dtype.name == dtype
@@ -233,7 +310,12 @@ def test_shape_vocabulary():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64", "bool"])
 def test_pickle_and_deepcopy(dtype, device):
     x = gg.tensor([[0, 1], [1, 0]], dtype=dtype, device=device)
-    for other in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x), copy.deepcopy([x])[0], pickle.loads(pickle.dumps(x.T)).T):
+    for other in (
+        pickle.loads(pickle.dumps(x)),
+        copy.deepcopy(x),
+        copy.deepcopy([x])[0],
+        pickle.loads(pickle.dumps(x.T)).T,
+    ):
         assert other.device == x.device and other.dtype is x.dtype and other.tolist() == x.tolist()
         other.fill_(1)
         assert x[0, 0].item() == 0
@@ -273,10 +355,19 @@ def test_tensor_of_a_tensor_is_a_detached_copy(device):
 
 def test_default_dtype(restore_defaults):
     gg.set_default_dtype(gg.float64)
-    assert gg.tensor(1.5).dtype is gg.zeros(1).dtype is gg.rand(1).dtype is gg.linspace(0, 1, 2).dtype is gg.arange(1.5).dtype is gg.float64
+    assert (
+        gg.tensor(1.5).dtype
+        is gg.zeros(1).dtype
+        is gg.rand(1).dtype
+        is gg.linspace(0, 1, 2).dtype
+        is gg.arange(1.5).dtype
+        is gg.float64
+    )
     assert (gg.tensor(1) / 2).dtype is gg.float64 and gg.sqrt(gg.tensor(4)).dtype is gg.float64
     assert (gg.tensor([1]) * 2.5).dtype is gg.float64
-    assert gg.full((1,), 2.0).dtype is gg.float64 and gg.tensor([]).dtype is gg.float64 and gg.eye(2).dtype is gg.float64
+    assert (
+        gg.full((1,), 2.0).dtype is gg.float64 and gg.tensor([]).dtype is gg.float64 and gg.eye(2).dtype is gg.float64
+    )
     assert gg.tensor(1).dtype is gg.int64 and gg.tensor(np.float32(1)).dtype is gg.float32
     gg.set_default_dtype(gg.float16)
     assert (gg.tensor(1) / 2).dtype is gg.float16
@@ -287,7 +378,22 @@ def test_default_dtype(restore_defaults):
 def test_default_device(device, restore_defaults):
     gg.set_default_device(device)
     assert gg.get_default_device().type == device
-    made = [gg.zeros(2), gg.ones(1), gg.tensor([1]), gg.arange(3), gg.eye(2), gg.full((1,), 2), gg.rand(2), gg.randn(1), gg.randint(3, (2,)), gg.randperm(3), gg.linspace(0, 1, 2), gg.empty(1), gg.as_tensor([1]), gg.Tensor([1])]
+    made = [
+        gg.zeros(2),
+        gg.ones(1),
+        gg.tensor([1]),
+        gg.arange(3),
+        gg.eye(2),
+        gg.full((1,), 2),
+        gg.rand(2),
+        gg.randn(1),
+        gg.randint(3, (2,)),
+        gg.randperm(3),
+        gg.linspace(0, 1, 2),
+        gg.empty(1),
+        gg.as_tensor([1]),
+        gg.Tensor([1]),
+    ]
     assert {t.device.type for t in made} == {device}
     assert gg.zeros(1, device="cpu").device.type == "cpu"
     assert gg.zeros_like(gg.zeros(1, device="cpu")).device.type == "cpu"
@@ -307,12 +413,14 @@ def test_default_device(device, restore_defaults):
 
 def test_device_context_is_left_after_an_error(device):
     with pytest.raises(ZeroDivisionError), gg.device(device):
-        1 // 0
+        raise ZeroDivisionError
     assert gg.zeros(1).device.type == "cpu"
 
 
 def run_python(code, **environment):
-    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
+    )
 
 
 def test_environment_variable(device):
@@ -326,14 +434,20 @@ def test_environment_variable_is_checked():
     done = run_python("import gpugrad as gg; gg.ones(3)", GPUGRAD_DEVICE="toaster")
     assert "device 'toaster' is unknown" in done.stderr
     assert run_python("import gpugrad as gg; print(gg.ones(3).device)", GPUGRAD_DEVICE="").stdout == "cpu\n"
-    done = run_python("import gpugrad as gg; gg.ones(3); gg.zeros(2); print(gg.ones(3).device.type)", GPUGRAD_DEVICE="auto")
+    done = run_python(
+        "import gpugrad as gg; gg.ones(3); gg.zeros(2); print(gg.ones(3).device.type)", GPUGRAD_DEVICE="auto"
+    )
     assert done.stdout.strip() in ("cpu", "opencl", "cuda") and done.stderr.count("device auto is") == 1
 
 
 def test_device_names():
     assert gg.device("cpu") == "cpu" == gg.device(gg.device("cpu")) and gg.device("CPU").type == "cpu"
     assert str(gg.device("cpu:0")) == "cpu" and repr(gg.device("cpu")) == "device(type='cpu')"
-    assert gg.device("cuda:1").index == 1 and str(gg.device("cuda", 1)) == "cuda:1" and repr(gg.device("cuda:1")) == "device(type='cuda', index=1)"
+    assert (
+        gg.device("cuda:1").index == 1
+        and str(gg.device("cuda", 1)) == "cuda:1"
+        and repr(gg.device("cuda:1")) == "device(type='cuda', index=1)"
+    )
     assert gg.device("cuda") == "cuda:0" != gg.device("cuda:1") and len({gg.device("cuda"), gg.device("cuda:0")}) == 1
     assert gg.zeros(1).device == gg.device("cpu") and gg.zeros(1).device == "cpu" and gg.zeros(1).device != "cuda"
     assert gg.is_available("cpu") and not gg.is_available("cuda:63")

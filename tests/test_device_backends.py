@@ -6,9 +6,12 @@ on CUDA where there is a device.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
+import sys
 import threading
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +20,7 @@ import pytest
 import gpugrad as gg
 from gpugrad import layout
 from gpugrad.backends import cpu, cuda, kernel_source, opencl
-from gpugrad.backends.base import Elementwise
+from gpugrad.backends.base import Elementwise, StridedArray
 from gpugrad.errors import DeviceError, OutOfMemoryError
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -40,7 +43,7 @@ FLOORDIV = Elementwise(
 
 def first_device() -> int:
     for i, info in enumerate(opencl.enumerate_devices(probe=True)):
-        if "error" not in info.extra:
+        if not info.error:
             return i
     pytest.skip("no OpenCL backend that works")
 
@@ -315,7 +318,8 @@ def test_integer_powers_and_shifts(backend):
 # -- reductions, scans, order --------------------------------------------------------------
 
 SHAPES = [((5000,), (0,)), ((3, 9001), (1,)), ((700, 3), (1,)), ((700, 3), (0,)), ((600, 70), (0,)),
-          ((4, 6, 5, 7), (0, 2, 3)), ((4, 6, 5, 7), (1,)), ((4, 6, 5, 7), (0, 1, 2, 3)), ((3, 4), ()), ((1, 4, 1), (0, 2)), ((), ())]  # fmt: skip
+          ((4, 6, 5, 7), (0, 2, 3)), ((4, 6, 5, 7), (1,)), ((4, 6, 5, 7), (0, 1, 2, 3)), ((3, 4), ()),
+          ((1, 4, 1), (0, 2)), ((), ())]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["sum", "prod", "max", "min", "any", "all"])
@@ -559,7 +563,8 @@ def test_random_is_the_same_stream_to_the_bit(backend, kind, dtype):
 # -- windows ------------------------------------------------------------------------------------------
 
 WINDOWS = [((9,), (3,), (1,), (1,)), ((10, 11), (3, 2), (2, 1), (1, 2)), ((8, 40), (2, 5), (1, 1), (2, 1)),
-           ((9, 9), (2, 2), (3, 3), (1, 1)), ((4, 600), (2, 3), (1, 2), (1, 1)), ((5, 6, 7), (2, 3, 2), (1, 2, 1), (2, 1, 1))]  # fmt: skip
+           ((9, 9), (2, 2), (3, 3), (1, 1)), ((4, 600), (2, 3), (1, 2), (1, 1)),
+           ((5, 6, 7), (2, 3, 2), (1, 2, 1), (2, 1, 1))]  # fmt: skip
 
 
 @pytest.mark.parametrize("size, kernel, stride, dilation", WINDOWS, ids=str)
@@ -658,3 +663,105 @@ def test_record(tmp_path):
         kernel_source.record(row, str(path))
     assert kernel_source.read_record(str(path)) == [row]
     assert json.loads(path.read_text().splitlines()[0])[0] == "map"
+
+
+def test_missing_pieces_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyopencl", None)
+    for call in (opencl.enumerate_devices, opencl.open):
+        with pytest.raises(DeviceError, match=r'PyOpenCL, which is not installed: pip install "gpugrad\[opencl\]"'):
+            call()
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for call in (cuda.enumerate_devices, cuda.open):
+        with pytest.raises(DeviceError, match=r'CuPy, which is not installed: pip install "gpugrad\[cuda13\]"'):
+            call()
+
+
+def test_no_platform_and_a_driver_that_cannot_compile(monkeypatch):
+    cl = pytest.importorskip("pyopencl")
+    index = first_device()
+
+    class Broken:
+        def __init__(self, *args):
+            pass
+
+        def build(self, **options):
+            raise cl.RuntimeError("clBuildProgram failed\nerror: unknown target CPU 'generic'\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cl, "Program", Broken)
+        with pytest.raises(DeviceError, match="cannot run kernels: error: unknown target CPU 'generic'. Choose"):
+            opencl.open(index)
+        assert "cannot run kernels" in opencl.enumerate_devices(probe=True)[index].error
+    monkeypatch.setattr(cl, "get_platforms", list)
+    assert opencl.enumerate_devices() == []
+    with pytest.raises(DeviceError, match=r'no OpenCL device was found: .*pip install "gpugrad\[opencl\]"'):
+        opencl.open(0)
+
+
+class HostMemory:
+    """A buffer as the cuda backend sees it: something with an address."""
+
+    def __init__(self, array):
+        self.array = np.ascontiguousarray(array)
+        self.ptr = self.array.ctypes.data
+
+
+class HostBlas:
+    """cuBLAS's strided batched product, by its documentation, over host memory."""
+
+    CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_64F, CUBLAS_GEMM_DEFAULT = 68, 70, -1
+
+    @staticmethod
+    def gemmStridedBatchedEx(handle, ta, tb, m, n, k, alpha, a, at, lda, sa, b, bt, ldb, sb, beta, c, ct, ldc, sc,
+                             count, compute, algorithm):  # fmt: skip
+        def columns(pointer, rows, cols, leading, stride, transposed):
+            assert leading >= max(1, cols if transposed else rows)
+            shape, steps = ((rows, cols), (4, 4 * leading)) if not transposed else ((rows, cols), (4 * leading, 4))
+            reach = 4 * ((count - 1) * stride + (leading * ((rows if transposed else cols) - 1))
+                         + (cols if transposed else rows))  # fmt: skip
+            memory = (ctypes.c_char * reach).from_address(pointer)
+            flat = np.frombuffer(memory, np.float32)
+            return np.lib.stride_tricks.as_strided(flat, (count, *shape), (4 * stride, *steps))
+
+        assert ctypes.c_float.from_address(alpha).value == 1 and ctypes.c_float.from_address(beta).value == 0
+        product = columns(a, m, k, lda, sa, ta) @ columns(b, k, n, ldb, sb, tb)
+        columns(c, m, n, ldc, sc, False)[...] = product
+
+
+def test_what_cublas_is_asked_for(rng):
+    """The cuda backend's products with cuBLAS replaced by its definition: every transposition, batch and edge."""
+    backend = cuda.CudaBackend.__new__(cuda.CudaBackend)
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    backend._blas = HostBlas, {"f32": (0, 68, one, zero)}
+    backend._use = lambda: None
+    backend._cuda = SimpleNamespace(device=SimpleNamespace(get_cublas_handle=lambda: 0))
+
+    def array(x):
+        return StridedArray(HostMemory(x), 0, x.shape, layout.contiguous_strides(x.shape, 4), F32)
+
+    def flat(*shape):
+        return array(values(rng, shape, F32))
+
+    def host(a):
+        memory = a.buffer.array.reshape(-1)[a.offset // 4 :]
+        return np.lib.stride_tricks.as_strided(memory, a.shape, a.strides)
+
+    backend.empty = lambda shape, dtype: array(np.zeros(shape, dtype))
+    backend.copy = lambda a: array(host(a))
+    for m, k, n in ((3, 5, 4), (1, 5, 4), (3, 1, 4), (3, 5, 1), (1, 1, 1)):
+        a, b = flat(2, 3, 2 * m, 2 * k), flat(2, 3, 2 * k, 2 * n)
+        flips = (0, 1, 3, 2)
+        for x, y in (
+            (a[:, :, :m, :k], b[:, :, :k, :n]),
+            (a[:, :, m:, k:], b[:, :, k:, n:]),
+            (a[:, :, ::2, ::2], b[:, :, ::2, ::2]),
+            (flat(2, 3, k, m).transpose(flips), flat(2, 3, n, k).transpose(flips)),
+            (a[:, ::2, :m, :k], b[:, ::2, :k, :n]),
+            (a[0, 0, :m, :k], b[1, 2, :k, :n]),
+            (a[:, :, m - 1 :: -1, :k] if m > 1 else a[:, :, :1, :k], b[:, :, :k, :n]),
+        ):
+            np.testing.assert_allclose(host(backend.matmul(x, y)), host(x) @ host(y), rtol=1e-4, atol=1e-4)
+        shared = a[:1, :1, :m, :k]
+        shared = shared.view((2, 3, m, k), (0, 0, *shared.strides[2:]), 0)
+        y = b[:, :, :k, :n]
+        np.testing.assert_allclose(host(backend.matmul(shared, y)), host(shared) @ host(y), rtol=1e-4, atol=1e-4)

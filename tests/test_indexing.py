@@ -13,17 +13,29 @@ X = RNG.standard_normal((4, 5, 6)).astype(np.float32)
 
 # Basic indexing: views. The text is put between the brackets of x[...].
 BASIC = [
-    "0", "-1", "3", "np.int64(2)", "1, 2", "1, -1, 0", "1, 2, 3", "..., 1", "1, ...", "1, ..., 2", "...", ":", ":, :", ":, 1", "1:3", "::2", "1::2", "-2:", ":-1", "5:", "3:1", "1:1", ":100", "-100:2", "::3, 1:4:2", "..., ::2",
-    "None", ":, None", "None, ..., None", "1, None, 2:4", "None, 1, None", "..., None, 1", "2:3, ..., 1:2", "(0, 1)", "()", "slice(1, 3)", "slice(None, None, 2), 0", ":, :, :", "0, :, 0", "True", "False", "None, True",
+    "0", "-1", "3", "np.int64(2)", "1, 2", "1, -1, 0", "1, 2, 3", "..., 1", "1, ...", "1, ..., 2", "...", ":", ":, :",
+    ":, 1", "1:3", "::2", "1::2", "-2:", ":-1", "5:", "3:1", "1:1", ":100", "-100:2", "::3, 1:4:2", "..., ::2",
+    "None", ":, None", "None, ..., None", "1, None, 2:4", "None, 1, None", "..., None, 1", "2:3, ..., 1:2", "(0, 1)",
+    "()", "slice(1, 3)", "slice(None, None, 2), 0", ":, :, :", "0, :, 0", "True", "False", "None, True",
 ]  # fmt: skip
 
 # Advanced indexing: copies. T(...) makes an index tensor on the device, A(...) an ndarray.
 ADVANCED = [
-    "T([0, 2])", "T([-1, 0, 0])", "T([[0, 1], [3, -4]])", "T([])", "T(2)", "[0, 2]", "[[0, 2]]", "[-1]", "A([0, 3])", "A([[1], [0]])", "[True, False, True, True]", "range(2)", "T([0, 2]),", ":, T([0, 2])", ":, :, T([5, 0, 5])", "..., T([1])", "..., [1, 2]",
-    "T([0, 2]), T([1, 3])", "T([[0], [2]]), T([1, 3])", "[0, 2], [1, 3]", "[0, 2], 1", "1, [0, 2]", "[0, 2], :, [1, 3]", "[0, 2], :, 3", "0, :, [1, 3]", "[0, 2], None, [1, 3]", ":, [0, 2], [1, 3]", ":, [0, 2], 1", "1, :, [0, 2]", "1:3, [0, 2]", "1:3, [0, 2], ::2", "1:3, [0, 2], [4, 5]",
-    "[0], [1], [2]", "T([[0], [2]]), [1, 3], 5", "[0, 1], ..., [2, 3]", "..., [0, 1], [2, 3]", "None, [0, 2]", "[0, 2], None", ":, None, [0, 2]", "None, :, [0, 2], None, [1, 3]", "T([0]), T([1, 2, 3])", "T([0, 1, 2]), T([4])", "T([]), T([1])", "T([[]]), 1",
-    "x > 0", "x[:, :, 0] > 0", "x[:, 0, 0] > 0", ":, x[0] > 0", ":, x[0, :, 0] > 0", "..., x[0, 0] > 0", "x[:, 0, 0] > 0, 1", "1, x[0, :, 0] > 0", "x[:, 0, 0] > 0, ::2", "T([1, 1, 0, 0], 'bool'), T([0, 1, 0, 0, 1], 'bool')", "x > 99", "x[:, 0, 0] > 99", "x[:, 0, 0] > 99, 1", "None, x > 0", "x[:, 0, 0] > 0, ..., 1",
-    "A([True, False, False, True])", "[True, False, True, False], [0, 1]", "T([0, 1], 'int32')", "T([0, 1], 'uint8')", "T([0, 1], 'int16'), T([2, 3], 'int64')", "np.array(1)", "[0, 1], True",
+    "T([0, 2])", "T([-1, 0, 0])", "T([[0, 1], [3, -4]])", "T([])", "T(2)", "[0, 2]", "[[0, 2]]", "[-1]", "A([0, 3])",
+    "A([[1], [0]])", "[True, False, True, True]", "range(2)", "T([0, 2]),", ":, T([0, 2])", ":, :, T([5, 0, 5])",
+    "..., T([1])", "..., [1, 2]",
+    "T([0, 2]), T([1, 3])", "T([[0], [2]]), T([1, 3])", "[0, 2], [1, 3]", "[0, 2], 1", "1, [0, 2]",
+    "[0, 2], :, [1, 3]", "[0, 2], :, 3", "0, :, [1, 3]", "[0, 2], None, [1, 3]", ":, [0, 2], [1, 3]", ":, [0, 2], 1",
+    "1, :, [0, 2]", "1:3, [0, 2]", "1:3, [0, 2], ::2", "1:3, [0, 2], [4, 5]",
+    "[0], [1], [2]", "T([[0], [2]]), [1, 3], 5", "[0, 1], ..., [2, 3]", "..., [0, 1], [2, 3]", "None, [0, 2]",
+    "[0, 2], None", ":, None, [0, 2]", "None, :, [0, 2], None, [1, 3]", "T([0]), T([1, 2, 3])",
+    "T([0, 1, 2]), T([4])", "T([]), T([1])", "T([[]]), 1",
+    "x > 0", "x[:, :, 0] > 0", "x[:, 0, 0] > 0", ":, x[0] > 0", ":, x[0, :, 0] > 0", "..., x[0, 0] > 0",
+    "x[:, 0, 0] > 0, 1", "1, x[0, :, 0] > 0", "x[:, 0, 0] > 0, ::2",
+    "T([1, 1, 0, 0], 'bool'), T([0, 1, 0, 0, 1], 'bool')", "x > 99", "x[:, 0, 0] > 99", "x[:, 0, 0] > 99, 1",
+    "None, x > 0", "x[:, 0, 0] > 0, ..., 1",
+    "A([True, False, False, True])", "[True, False, True, False], [0, 1]", "T([0, 1], 'int32')", "T([0, 1], 'uint8')",
+    "T([0, 1], 'int16'), T([2, 3], 'int64')", "np.array(1)", "[0, 1], True",
 ]  # fmt: skip
 
 
@@ -75,7 +87,9 @@ PLACED_OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("text", [t for t in BASIC + ADVANCED if "uint8" not in t and "range" not in t and t != "[[0, 2]]"])
+@pytest.mark.parametrize(
+    "text", [t for t in BASIC + ADVANCED if "uint8" not in t and "range" not in t and t != "[[0, 2]]"]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_getitem_as_torch(text, torch):
     want = run(text, torch_names(torch))
@@ -125,7 +139,17 @@ def test_setitem_as_numpy(text, kind, device):
     np.testing.assert_array_equal(x.cpu().numpy(), reference["x"])
 
 
-@pytest.mark.parametrize("text", ["[0, 0, 1, 0]", "[[0, 0], [1, 0]]", "[0, 0, 1], [2, 2, 2]", ":, [3, 3, 1, 3]", "..., [5, 5]", "[-1, 3, 3]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[0, 0, 1, 0]",
+        "[[0, 0], [1, 0]]",
+        "[0, 0, 1], [2, 2, 2]",
+        ":, [3, 3, 1, 3]",
+        "..., [5, 5]",
+        "[-1, 3, 3]",
+    ],
+)
 def test_setitem_with_repeats_keeps_the_last(text, device):
     ours, reference = names(device), numpy_names()
     shape = run(text, reference).shape
@@ -183,7 +207,10 @@ def test_every_dtype(dtype, device):
     assert x.tolist() == host.tolist()
 
 
-GRADIENTS = [*(t for t in BASIC if t != "False"), *(t for t in ADVANCED if "uint8" not in t and "range" not in t and t != "[[0, 2]]")]
+GRADIENTS = [
+    *(t for t in BASIC if t != "False"),
+    *(t for t in ADVANCED if "uint8" not in t and "range" not in t and t != "[[0, 2]]"),
+]
 
 
 @pytest.mark.parametrize("text", GRADIENTS)
@@ -199,7 +226,21 @@ def test_gradient_as_torch(text, torch):
     parity.same(*found)
 
 
-@pytest.mark.parametrize("text", ["1", "1:3, ::2", "None, ..., 2", "[0, 2, 0]", ":, [1, 1, 4]", "[0, 0], [1, 1]", "x > 0", "x[:, 0, 0] > 0, 1", "[[0, 1], [1, 0]], :, [2, 3]", "T([-1, -1, 0])"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "1:3, ::2",
+        "None, ..., 2",
+        "[0, 2, 0]",
+        ":, [1, 1, 4]",
+        "[0, 0], [1, 1]",
+        "x > 0",
+        "x[:, 0, 0] > 0, 1",
+        "[[0, 1], [1, 0]], :, [2, 3]",
+        "T([-1, -1, 0])",
+    ],
+)
 def test_gradient_on_device(text, device):
     found = []
     for place in ("cpu", device):
@@ -212,7 +253,19 @@ def test_gradient_on_device(text, device):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("text", ["1", "1:3, ::2", "..., 0", "[0, 2]", ":, [1, 4]", "[0, 1], [1, 1]", "c", ":, None, 1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "1:3, ::2",
+        "..., 0",
+        "[0, 2]",
+        ":, [1, 4]",
+        "[0, 1], [1, 1]",
+        "c",
+        ":, None, 1",
+    ],
+)
 def test_gradient_through_assignment(text, torch):
     """Both what was there and what was put there have gradients."""
     found = []
@@ -259,16 +312,36 @@ V = {
     "w": np.array([[1.0, np.nan], [0.0, -0.0]], np.float32),
 }
 NAMED = [
-    "T.index_select(x, 0, i)", "T.index_select(x, 1, i)", "T.index_select(x, -1, e)", "T.index_select(z, 1, i)", "x.index_select(0, i[0])", "T.index_select(q, 0, i.int())", "T.index_select(x, 2, i)", "T.index_select(x, 0, k)",
-    "T.gather(x, 0, j)", "T.gather(x, 1, k)", "T.gather(x, 1, k[:2])", "T.gather(x, 1, k[:, :0])", "T.gather(q, 1, k)", "x.gather(-1, k)", "T.gather(x, 0, i)", "T.gather(x, 1, j.T)", "T.gather(z, 2, k[None].expand(2, 3, 2))",
-    "T.take_along_dim(x, j, 0)", "T.take_along_dim(x, k, 1)", "T.take_along_dim(x, i)", "T.take_along_dim(z, k[None], 2)", "T.take(x, i)", "T.take(x, n)", "T.take(x, k)",
-    "T.scatter(x, 0, j, y[:2])", "T.scatter(x, 1, T.argsort(y), y)", "T.scatter(x, 1, k[:, :1], 5.0)", "T.scatter(q, 1, k[:, :1], 5)", "T.scatter(x, 0, j, y)", "T.scatter(x, 0, j, y[:1])", "T.scatter(x, 0, i, y[0])", "T.scatter(x, 1, k, y[:, :2], reduce='add')", "T.scatter(x, 1, k, 2.0, reduce='multiply')",
-    "T.scatter_add(x, 0, j, y)", "T.scatter_add(x, 1, k, y)", "T.scatter_add(q, 1, k, q)", "T.scatter_add(x, 1, k, q)", "x.clone().scatter_add_(0, j, y)", "x.clone().scatter_(1, k[:, :1], 2)",
-    *(f"T.scatter_reduce(x, 1, k, y, {r!r}, include_self={s})" for r in ("sum", "prod", "mean", "amax", "amin") for s in (True, False)), "T.scatter_reduce(q, 1, k, q, 'mean')", "T.scatter_reduce(q, 1, k, q, 'amax', include_self=False)", "T.scatter_reduce(x, 1, k, y, 'median')",
-    "T.index_add(x, 0, i[:2], y[:2])", "T.index_add(x, 0, i, T.cat([y, y[:1]]))", "T.index_add(x, 1, i, y, alpha=0.5)", "T.index_add(q, 1, i, q)", "T.index_add(x, 0, i, y)", "T.index_copy(x, 0, i[:2], y[:2])", "T.index_copy(x, 1, T.argsort(y[0]), y)", "T.index_copy(x, 0, i, y)",
-    "T.index_fill(x, 0, i, 2.5)", "T.index_fill(x, 1, e, 2.5)", "T.index_fill(q, 1, i, 3)", "x.clone().index_fill_(1, i[:1], -1)", "T.masked_fill(x, b, 7)", "T.masked_fill(x, c, -1.5)", "T.masked_fill(q, b, 3)", "T.masked_fill(x, b, x[0, 0])", "T.masked_fill(x, q, 1)", "x.clone().masked_fill_(b, 0)", "T.masked_fill(x, b, y)",
-    "T.masked_select(x, b)", "T.masked_select(x, c)", "T.masked_select(z, b)", "T.masked_select(x, x > 99)", "T.masked_select(q, b)", "T.masked_select(x, q)", "T.nonzero(s)", "T.nonzero(s, as_tuple=True)", "T.nonzero(b)", "T.nonzero(w)", "T.nonzero(e)", "T.nonzero(s[0])", "T.nonzero(s[0, 0])", "T.nonzero(s[1, 0])", "T.nonzero(s * 0)",
-    "T.nonzero(z > 0)", "T.argwhere(s)", "T.where(b)", "T.where(s > 1, s, -s)", "x.nonzero().shape[1]", "T.nn.functional.embedding(j, x)", "T.nn.functional.embedding(e, x)", "T.nn.functional.embedding(j[0, 0], x)", "T.nn.functional.embedding(k % 3, y)", "T.nn.functional.one_hot(j)", "T.nn.functional.one_hot(j, 5)", "T.nn.functional.one_hot(i[:2], num_classes=3)",
+    "T.index_select(x, 0, i)", "T.index_select(x, 1, i)", "T.index_select(x, -1, e)", "T.index_select(z, 1, i)",
+    "x.index_select(0, i[0])", "T.index_select(q, 0, i.int())", "T.index_select(x, 2, i)", "T.index_select(x, 0, k)",
+    "T.gather(x, 0, j)", "T.gather(x, 1, k)", "T.gather(x, 1, k[:2])", "T.gather(x, 1, k[:, :0])",
+    "T.gather(q, 1, k)", "x.gather(-1, k)", "T.gather(x, 0, i)", "T.gather(x, 1, j.T)",
+    "T.gather(z, 2, k[None].expand(2, 3, 2))",
+    "T.take_along_dim(x, j, 0)", "T.take_along_dim(x, k, 1)", "T.take_along_dim(x, i)",
+    "T.take_along_dim(z, k[None], 2)", "T.take(x, i)", "T.take(x, n)", "T.take(x, k)",
+    "T.scatter(x, 0, j, y[:2])", "T.scatter(x, 1, T.argsort(y), y)", "T.scatter(x, 1, k[:, :1], 5.0)",
+    "T.scatter(q, 1, k[:, :1], 5)", "T.scatter(x, 0, j, y)", "T.scatter(x, 0, j, y[:1])", "T.scatter(x, 0, i, y[0])",
+    "T.scatter(x, 1, k, y[:, :2], reduce='add')", "T.scatter(x, 1, k, 2.0, reduce='multiply')",
+    "T.scatter_add(x, 0, j, y)", "T.scatter_add(x, 1, k, y)", "T.scatter_add(q, 1, k, q)",
+    "T.scatter_add(x, 1, k, q)", "x.clone().scatter_add_(0, j, y)", "x.clone().scatter_(1, k[:, :1], 2)",
+    *(f"T.scatter_reduce(x, 1, k, y, {r!r}, include_self={s})"
+      for r in ("sum", "prod", "mean", "amax", "amin") for s in (True, False)),
+    "T.scatter_reduce(q, 1, k, q, 'mean')", "T.scatter_reduce(q, 1, k, q, 'amax', include_self=False)",
+    "T.scatter_reduce(x, 1, k, y, 'median')",
+    "T.index_add(x, 0, i[:2], y[:2])", "T.index_add(x, 0, i, T.cat([y, y[:1]]))",
+    "T.index_add(x, 1, i, y, alpha=0.5)", "T.index_add(q, 1, i, q)", "T.index_add(x, 0, i, y)",
+    "T.index_copy(x, 0, i[:2], y[:2])", "T.index_copy(x, 1, T.argsort(y[0]), y)", "T.index_copy(x, 0, i, y)",
+    "T.index_fill(x, 0, i, 2.5)", "T.index_fill(x, 1, e, 2.5)", "T.index_fill(q, 1, i, 3)",
+    "x.clone().index_fill_(1, i[:1], -1)", "T.masked_fill(x, b, 7)", "T.masked_fill(x, c, -1.5)",
+    "T.masked_fill(q, b, 3)", "T.masked_fill(x, b, x[0, 0])", "T.masked_fill(x, q, 1)",
+    "x.clone().masked_fill_(b, 0)", "T.masked_fill(x, b, y)",
+    "T.masked_select(x, b)", "T.masked_select(x, c)", "T.masked_select(z, b)", "T.masked_select(x, x > 99)",
+    "T.masked_select(q, b)", "T.masked_select(x, q)", "T.nonzero(s)", "T.nonzero(s, as_tuple=True)", "T.nonzero(b)",
+    "T.nonzero(w)", "T.nonzero(e)", "T.nonzero(s[0])", "T.nonzero(s[0, 0])", "T.nonzero(s[1, 0])", "T.nonzero(s * 0)",
+    "T.nonzero(z > 0)", "T.argwhere(s)", "T.where(b)", "T.where(s > 1, s, -s)", "x.nonzero().shape[1]",
+    "T.nn.functional.embedding(j, x)", "T.nn.functional.embedding(e, x)", "T.nn.functional.embedding(j[0, 0], x)",
+    "T.nn.functional.embedding(k % 3, y)", "T.nn.functional.one_hot(j)", "T.nn.functional.one_hot(j, 5)",
+    "T.nn.functional.one_hot(i[:2], num_classes=3)",
 ]  # fmt: skip
 
 
@@ -285,10 +358,15 @@ def test_repeated_indices_add_up_in_order(dtype, device):
     d = gg.dtypes.as_dtype(dtype)
     n, places = 3000, 7
     index = rng.integers(0, places, n)
-    source = (rng.standard_normal((n, 3)) * 5).astype(d.numpy) if d.is_floating_point else rng.integers(0, 200, (n, 3)).astype(d.numpy)
+    source = (
+        (rng.standard_normal((n, 3)) * 5).astype(d.numpy)
+        if d.is_floating_point
+        else rng.integers(0, 200, (n, 3)).astype(d.numpy)
+    )
     x = gg.zeros(places, 3, dtype=d, device=device)
     results = [
-        gg.index_add(x, 0, gg.tensor(index, device=device), gg.tensor(source, device=device)).cpu().to_numpy() for _ in range(2)
+        gg.index_add(x, 0, gg.tensor(index, device=device), gg.tensor(source, device=device)).cpu().to_numpy()
+        for _ in range(2)
     ]
     assert results[0].tobytes() == results[1].tobytes()
     work = np.float32 if d.is_floating_point else d.numpy
@@ -302,7 +380,9 @@ def test_scatter_keeps_the_last_of_repeats(device):
     index = gg.tensor([[0, 0, 1, 0], [2, 2, 2, 2]], device=device)
     source = gg.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], device=device)
     assert gg.scatter(gg.zeros(2, 3, device=device), 1, index, source).tolist() == [[4, 3, 0], [0, 0, 8]]
-    row = gg.index_copy(gg.zeros(3, device=device), 0, gg.tensor([1, 1, 0], device=device), gg.tensor([1.0, 2.0, 3.0], device=device))
+    row = gg.index_copy(
+        gg.zeros(3, device=device), 0, gg.tensor([1, 1, 0], device=device), gg.tensor([1.0, 2.0, 3.0], device=device)
+    )
     assert row.tolist() == [3, 2, 0]
 
 

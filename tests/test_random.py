@@ -47,9 +47,19 @@ def plain_words(count, seed, stream):
 
 def test_reference_philox_known_answer():
     """The known-answer test published with the paper's code: zeros, and all ones."""
-    assert philox4x64((0, 0, 0, 0), (0, 0)) == [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
+    assert philox4x64((0, 0, 0, 0), (0, 0)) == [
+        0x16554D9ECA36314C,
+        0xDB20FE9D672D0FDC,
+        0xD7E772CEE186176B,
+        0x7E68B68AEC7BA23B,
+    ]
     ones = 2**64 - 1
-    assert philox4x64((ones,) * 4, (ones,) * 2) == [0x87B092C3013FE90B, 0x438C3C67BE8D0224, 0x9CC7D7C69CD777B6, 0xA09CAEBF594F0BA0]
+    assert philox4x64((ones,) * 4, (ones,) * 2) == [
+        0x87B092C3013FE90B,
+        0x438C3C67BE8D0224,
+        0x9CC7D7C69CD777B6,
+        0xA09CAEBF594F0BA0,
+    ]
 
 
 @pytest.mark.parametrize(("seed", "stream"), [(0, 0), (1, 0), (0, 1), (2**64 - 1, 7), (67280421310721, 2**40)])
@@ -115,7 +125,9 @@ def test_recorded_digests():
     for kind in ("rand", "randn"):
         for dtype in ("float16", "bfloat16", "float32", "float64"):
             gg.manual_seed(1234)
-            found[f"{kind} {dtype}"] = hashlib.sha256(bits(getattr(gg, kind)(100_003, dtype=gg.dtypes.as_dtype(dtype)))).hexdigest()[:16]
+            found[f"{kind} {dtype}"] = hashlib.sha256(
+                bits(getattr(gg, kind)(100_003, dtype=gg.dtypes.as_dtype(dtype)))
+            ).hexdigest()[:16]
     assert found == DIGESTS
 
 
@@ -158,8 +170,11 @@ def test_same_integers_and_draws(n, device):
         found.append([
             bits(t)
             for t in (
-                gg.randint(10, (n,), device=place), gg.randint(-(2**40), 2**40, (n,), device=place), gg.randint(0, 256, (n,), dtype=gg.uint8, device=place), gg.randperm(n, device=place), gg.bernoulli(p),
-                gg.bernoulli(p.half()), gg.zeros(n, device=place).bernoulli_(0.3), gg.zeros(n, device=place).uniform_(-2, 3), gg.zeros(n, device=place).normal_(), gg.zeros(n, dtype=gg.int64, device=place).random_(), gg.zeros(n, device=place).random_(5, 9),
+                gg.randint(10, (n,), device=place), gg.randint(-(2**40), 2**40, (n,), device=place),
+                gg.randint(0, 256, (n,), dtype=gg.uint8, device=place), gg.randperm(n, device=place), gg.bernoulli(p),
+                gg.bernoulli(p.half()), gg.zeros(n, device=place).bernoulli_(0.3),
+                gg.zeros(n, device=place).uniform_(-2, 3), gg.zeros(n, device=place).normal_(),
+                gg.zeros(n, dtype=gg.int64, device=place).random_(), gg.zeros(n, device=place).random_(5, 9),
             )
         ])  # fmt: skip
     assert found[0] == found[1]
@@ -195,8 +210,24 @@ def test_own_generators():
     a, b = gg.Generator().manual_seed(1), gg.Generator(device="cpu").manual_seed(1)
     gg.manual_seed(1)
     before = gg.get_rng_state()
-    x = [gg.rand(3, generator=a), gg.randn(3, generator=a), gg.randint(9, (3,), generator=a), gg.randperm(4, generator=a), gg.bernoulli(gg.full((4,), 0.5), generator=a), gg.multinomial(gg.ones(4), 2, generator=a), gg.zeros(3).normal_(generator=a)]
-    y = [gg.rand(3, generator=b), gg.randn(3, generator=b), gg.randint(9, (3,), generator=b), gg.randperm(4, generator=b), gg.bernoulli(gg.full((4,), 0.5), generator=b), gg.multinomial(gg.ones(4), 2, generator=b), gg.zeros(3).normal_(generator=b)]
+    x = [
+        gg.rand(3, generator=a),
+        gg.randn(3, generator=a),
+        gg.randint(9, (3,), generator=a),
+        gg.randperm(4, generator=a),
+        gg.bernoulli(gg.full((4,), 0.5), generator=a),
+        gg.multinomial(gg.ones(4), 2, generator=a),
+        gg.zeros(3).normal_(generator=a),
+    ]
+    y = [
+        gg.rand(3, generator=b),
+        gg.randn(3, generator=b),
+        gg.randint(9, (3,), generator=b),
+        gg.randperm(4, generator=b),
+        gg.bernoulli(gg.full((4,), 0.5), generator=b),
+        gg.multinomial(gg.ones(4), 2, generator=b),
+        gg.zeros(3).normal_(generator=b),
+    ]
     assert [t.tolist() for t in x] == [t.tolist() for t in y]
     assert gg.get_rng_state() == before, "the default generator was not used"
     assert gg.rand(3).tolist() == x[0].tolist(), "same seed, same stream, same numbers"
@@ -342,7 +373,8 @@ def test_filling_in_place():
     (lambda: gg.bernoulli(gg.zeros(2), 1.5), "bernoulli: p must be between 0 and 1, got 1.5"),
     (lambda: gg.multinomial(gg.zeros(3), 1), "multinomial: weights must be finite, not negative, and not all zero"),
     (lambda: gg.multinomial(gg.tensor([1.0, -1.0]), 1), "multinomial: weights must be finite, not negative"),
-    (lambda: gg.multinomial(gg.tensor([1.0, 0.0]), 2), "cannot draw 2 samples without replacement from fewer non-zero weights"),
+    (lambda: gg.multinomial(gg.tensor([1.0, 0.0]), 2),
+     "cannot draw 2 samples without replacement from fewer non-zero weights"),
     (lambda: gg.multinomial(gg.ones(2, 2, 2), 1), "multinomial: expected 1-d or 2-d floating-point weights"),
     (lambda: gg.zeros(2).uniform_(3, 1), "uniform_: expected from <= to, got 3 and 1"),
     (lambda: gg.zeros(2).normal_(0, -1), "normal_: std must not be negative, got -1"),

@@ -29,7 +29,8 @@ def compile_one(task: tuple[Specialization, str]) -> tuple[int, Failure | None]:
     from cuda.core import Program, ProgramOptions
 
     specialization, arch = task
-    source = kernel_source.assemble(specialization, "cuda", kernel_source.common_defines(cpu_shapes=False, fp64=True))
+    common = kernel_source.common_defines(kernel_source.GPU_SHAPE, fp64=True)
+    source = kernel_source.assemble(specialization, "cuda", common)
     options = ProgramOptions(arch=arch, std="c++17", fma="GG_CONTRACT" in dict(specialization.defines), ftz=False,
                              prec_div=True, prec_sqrt=True, minimal=True, disable_warnings=True)  # fmt: skip
     try:

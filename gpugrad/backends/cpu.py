@@ -422,7 +422,7 @@ def _raise_error(kernel: Elementwise, values: Sequence[Any], bad: np.ndarray) ->
     kind, text = kernel.error
     shape = np.broadcast_shapes(bad.shape, *(np.shape(v) for v in values))
     first = np.unravel_index(int(np.argmax(np.broadcast_to(bad, shape))), shape)
-    raise kind(text.format(**{k: np.broadcast_to(v, shape)[first] for k, v in zip("abc", values)}))
+    raise kind(text.format(**{k: np.broadcast_to(v, shape)[first] for k, v in zip("abc", values, strict=False)}))
 
 
 def _integer(x: Scalar, dtype: np.dtype) -> Any:

@@ -66,15 +66,15 @@ class KernelCore(Backend):
 
     array_type: type[StridedArray] = StridedArray
 
-    def __init__(self, index: int, dialect: str, cpu_shapes: bool, fp64: bool) -> None:
+    def __init__(self, index: int, dialect: str, cpu_shapes: bool, fp64: bool, max_group: int = 256) -> None:
         self.index = index
         self.dialect = dialect
         self.cpu_shapes = cpu_shapes
         self.fp64 = fp64
         self.vector_bytes = 64  # of the widest vector that arithmetic takes, on CPU-type devices
-        self.shape = kernel_source.CPU_SHAPE if cpu_shapes else kernel_source.GPU_SHAPE
+        self.shape = kernel_source.launch_shape(cpu_shapes, max_group)
         self.force_wide = bool(os.environ.get("GPUGRAD_INDEX64"))  # 64-bit index arithmetic everywhere, for tests
-        self._common = kernel_source.common_defines(cpu_shapes, fp64)
+        self._common = kernel_source.common_defines(self.shape, fp64)
         self._plans: dict[Any, Any] = {}
         self._kernels: dict[Any, Any] = {}
         self._programs: dict[Specialization, Any] = {}

@@ -78,9 +78,15 @@ TILE elements of a product; MERGE outputs of a merge. CPU-type OpenCL devices ru
 to do a vector's worth of neighbouring work; GPUs want neighbouring items on neighbouring elements."""
 
 
-def common_defines(cpu_shapes: bool, fp64: bool) -> list[tuple[str, str]]:
+def launch_shape(cpu_shapes: bool, max_group: int = 256) -> dict[str, int]:
+    """The launch shape of a device that allows groups of ``max_group`` items."""
+    if cpu_shapes or max_group >= 256:
+        return CPU_SHAPE if cpu_shapes else GPU_SHAPE
+    return GPU_SHAPE | {"LOCAL_SIZE": 64, "GROUP": 64, "TILE": 8}
+
+
+def common_defines(shape: dict[str, int], fp64: bool) -> list[tuple[str, str]]:
     """What all kernels of a device are compiled with."""
-    shape = CPU_SHAPE if cpu_shapes else GPU_SHAPE
     return [(name, str(value)) for name, value in shape.items()] + ([("GG_FP64", "1")] if fp64 else [])
 
 

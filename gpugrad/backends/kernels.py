@@ -170,12 +170,13 @@ class KernelBackend(OrderedOps):
                 count += 1
             else:
                 parameters += f"T {letter}, "
-        defines = {"NAME": name, "EXPR": f"({row.c[kernel_source.kind(short)]})", "INPUTS": parameters,
+        expression = row.c[kernel_source.kind(short)]
+        defines = {"NAME": name, "EXPR": f"({expression})", "INPUTS": parameters,
                    "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
                    "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, **type_defines(short)}  # fmt: skip
         if row is _MOVE:
             defines["COPY"] = 1
-        function = _CALL.fullmatch(row.c["f"])
+        function = _CALL.fullmatch(expression)
         if self.cpu_shapes and count == 1 and short in ("f32", "f64") and function and function[1] in _VECTOR_MATH:
             width = self.shape["VECTOR"]
             defines |= {"FUNCTION": function[1], "V": f"{'float' if short == 'f32' else 'double'}{width}"}

@@ -129,7 +129,7 @@ class OpenCLBackend(KernelBackend):
         self._info = _describe(cl, device)
         if cpu_shapes is None:
             cpu_shapes = self._info.kind == "cpu"
-        super().__init__(index, "opencl", cpu_shapes, self._info.fp64)
+        super().__init__(index, "opencl", cpu_shapes, self._info.fp64, int(device.max_work_group_size))
         self.vector_bytes = 4 * min(16, max(2, device.native_vector_width_float))
         self._cl = cl
         self._context = context

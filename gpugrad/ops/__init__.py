@@ -6,6 +6,8 @@ from gpugrad.ops import (
     elementwise,
     fused,
     indexing,
+    inplace,
+    joining,
     linear,
     movement,
     reductions,
@@ -15,7 +17,8 @@ from gpugrad.ops import (
 )
 from gpugrad.ops.fused import gelu, leaky_relu, log_softmax, offered, silu, softmax, softplus
 from gpugrad.ops.indexing import embedding, getitem, one_hot, setitem
-from gpugrad.ops.movement import pad, windows
+from gpugrad.ops.joining import pad
+from gpugrad.ops.movement import windows
 from gpugrad.ops.table import OPS, Op, Sample
 from gpugrad.ops.window import convolution, convolution_transpose, max_pool
 
@@ -33,6 +36,8 @@ __all__ = [
     "gelu",
     "getitem",
     "indexing",
+    "inplace",
+    "joining",
     "leaky_relu",
     "linear",
     "log_softmax",

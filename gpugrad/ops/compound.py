@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.ops import elementwise as e
-from gpugrad.ops import table
+from gpugrad.ops import inplace, table
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite
 
@@ -60,7 +60,7 @@ def div_(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
         return e.div.inplace(x, other)
     from gpugrad.ops.creation import cast
 
-    return table.write("div_", x, cast(div(x, other, rounding_mode=rounding_mode), x.dtype))
+    return inplace.write("div_", x, cast(div(x, other, rounding_mode=rounding_mode), x.dtype))
 
 
 _THREE = (S(((3, 4), (3, 4), (3, 4)), {"value": 0.5}), S(((3, 4), (4,), (3, 1))))
@@ -88,7 +88,8 @@ def lerp(input: Any, end: Any, weight: Any) -> Any:
 
 
 @composite(reference=lambda a, b, rtol=1e-5, atol=1e-8: np.isclose(a, b, rtol, atol), differentiable=False, dtypes="f",
-           samples=(S(([1.0, 2.0, float("inf"), 0.0], [1.0, 2.1, float("inf"), 1e-9])), S(((3, 4), (4,)), {"rtol": 0.5})))  # fmt: skip
+           samples=(S(([1.0, 2.0, float("inf"), 0.0], [1.0, 2.1, float("inf"), 1e-9])),
+                    S(((3, 4), (4,)), {"rtol": 0.5})))  # fmt: skip
 def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
     """Whether ``|input - other| <= atol + rtol * |other|``, elementwise; infinities equal
     themselves, and with ``equal_nan`` NaN does. Raises RuntimeError for two dtypes."""

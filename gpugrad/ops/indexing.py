@@ -16,7 +16,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.autograd.modes import mode
 from gpugrad.ops import elementwise as e
-from gpugrad.ops import table
+from gpugrad.ops import inplace, table
 from gpugrad.ops.creation import cast, contiguous, full, tensor, zeros
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.movement import expand, movedim, reshape, slice_view, unsqueeze
@@ -348,7 +348,7 @@ def nonzero(x: Any, *, as_tuple: bool = False) -> Any:
     if not columns:
         count = x._backend.nonzero(x._array).shape[0]
         return zeros((count, 0), dtype=dtypes.int64, device=x.device)
-    from gpugrad.ops.movement import stack
+    from gpugrad.ops.joining import stack
 
     return stack(columns, 1)
 
@@ -508,7 +508,7 @@ def setitem(x: Any, index: Any, value: Any) -> None:
     target = x if basic is None else slice_view(x, index=basic)
     if not advanced:
         value = _as_value("index assignment", x, value, target._array.shape)
-        table.write("index assignment", target, value)
+        inplace.write("index assignment", target, value)
         return
     rows, linear, shape = _linearise(target, advanced)
     dims = [d for d, _ in advanced]
@@ -521,15 +521,15 @@ def setitem(x: Any, index: Any, value: Any) -> None:
     flat = reshape(value, (linear._array.size, *rest))
     recording = mode.enabled and (x.requires_grad or value.requires_grad)
     if not recording and rows._storage is not None and rows._storage is target._storage:
-        table.check_inplace("index assignment", x)
+        inplace.check_inplace("index assignment", x)
         line = contiguous(reshape(linear, -1))
         wide = _along(x._backend, line._array, flat._array.shape, 0) if rest else line._array
         x._backend.scatter(rows._array, wide, flat._array, 0, "set", "index assignment")
-        table.changed("index assignment", x)
+        inplace.changed("index assignment", x)
         return
     updated = index_copy(rows, 0, reshape(linear, -1), flat)
     front = reshape(updated, [*(target._array.shape[d] for d in dims), *rest])
-    table.write("index assignment", target, movedim(front, tuple(range(len(dims))), tuple(dims)))
+    inplace.write("index assignment", target, movedim(front, tuple(range(len(dims))), tuple(dims)))
 
 
 def _as_value(op: str, x: Any, value: Any, shape: Sequence[int]) -> Any:

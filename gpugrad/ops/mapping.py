@@ -16,7 +16,7 @@ from gpugrad.autograd.graph import edge_of
 from gpugrad.autograd.modes import mode
 from gpugrad.backends.base import Elementwise
 from gpugrad.errors import DeviceError, DTypeError
-from gpugrad.ops import table
+from gpugrad.ops import inplace, table
 from gpugrad.ops.table import Op, describe, make_node, record, result_type, same_device, wrap
 
 _NO_PARAMS: dict[str, Any] = {}
@@ -187,7 +187,7 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
         inputs, backend = settle(op.name, (x, *others))
         if backend is not x._backend:
             raise DeviceError(f"{name}: the operands are on different devices: {describe(x, *others)}")
-        edge = table.check_inplace(name, x)
+        edge = inplace.check_inplace(name, x)
         try:
             promoted = result_type(*(inputs[1:] if kernel.masked else inputs))
             compute, result = rule[promoted.numpy]
@@ -201,12 +201,12 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
             backend.map(kernel, arrays, compute, x._array.dtype, x._array)
         except (TypeError, ValueError) as error:
             raise explain(name, error, x, *others) from None
-        table.changed(name, x)
+        inplace.changed(name, x)
         if node is not None:
             _resave_result(node, x)
-            table.rewrite(x, node)
+            inplace.rewrite(x, node)
         elif edge is not None:  # no derivative: what x was no longer matters
-            table.overwritten(x, edge)
+            inplace.overwritten(x, edge)
         return x
 
     call.__name__ = name

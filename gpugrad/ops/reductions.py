@@ -12,7 +12,8 @@ from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.creation import cast, full_like, require_dtype
-from gpugrad.ops.movement import expand, flip, narrow, pad_constant, reshape, unsqueeze
+from gpugrad.ops.joining import flip, pad_constant
+from gpugrad.ops.movement import expand, narrow, reshape, unsqueeze
 from gpugrad.ops.table import composite, primitive, public
 from gpugrad.ops.table import Sample as S
 

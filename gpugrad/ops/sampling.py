@@ -9,7 +9,7 @@ import numpy as np
 
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
-from gpugrad.ops import table
+from gpugrad.ops import inplace, table
 from gpugrad.ops.creation import _finish, backend_for, cast, require_dtype, shape_of
 from gpugrad.ops.movement import narrow, reshape
 from gpugrad.random import Generator, default_generator
@@ -151,7 +151,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
 
 
 def _fill(name: str, x: Any, value: Any) -> Any:
-    return table.write(name, x, cast(value, x.dtype))
+    return inplace.write(name, x, cast(value, x.dtype))
 
 
 def uniform_(x: Any, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Any:

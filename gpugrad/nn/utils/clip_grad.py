@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from gpugrad.autograd import no_grad
-from gpugrad.ops import creation, movement
+from gpugrad.ops import creation, joining
 from gpugrad.tensor import Tensor
 
 
@@ -29,7 +29,7 @@ def get_total_norm(
         return creation.tensor(0.0)
     device = given[0].device
     with no_grad():
-        norms = movement.stack([t.detach().norm(norm_type).to(device) for t in given])
+        norms = joining.stack([t.detach().norm(norm_type).to(device) for t in given])
         total = norms.norm(norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpugrad.ops import movement
+from gpugrad.ops import joining
 from gpugrad.tensor import Tensor
 
 
@@ -20,7 +20,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
                 f"Found two parameters on different devices, {device} and {p.device}; "
                 "move the model to one device first"
             )
-    return movement.cat([p.reshape(-1) for p in params])
+    return joining.cat([p.reshape(-1) for p in params])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:

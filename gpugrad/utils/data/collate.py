@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes
-from gpugrad.ops import creation, movement
+from gpugrad.ops import creation, joining
 from gpugrad.tensor import Tensor
 
 
@@ -39,7 +39,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
                     f"default_collate: samples must have equal shapes, got {tuple(first.shape)} and "
                     f"{tuple(t.shape)}; pass a collate_fn that pads them"
                 )
-        return movement.stack(list(batch), 0)
+        return joining.stack(list(batch), 0)
     if isinstance(first, (str, bytes)):
         return list(batch)
     if isinstance(first, (np.ndarray, np.generic)):
