@@ -17,6 +17,7 @@ from gpugrad.devices import (
     set_default_device,
     synchronize,
 )
+from gpugrad.dtypes import DType as dtype
 from gpugrad.dtypes import (
     bfloat16,
     double,
@@ -40,7 +41,6 @@ from gpugrad.dtypes import (
     uint32,
     uint64,
 )
-from gpugrad.dtypes import DType as dtype
 from gpugrad.dtypes import bool_ as bool
 from gpugrad.dtypes import float32 as float
 from gpugrad.dtypes import int32 as int

@@ -118,7 +118,9 @@ def parse(text: str) -> Device:
         return auto_device()
     known = sorted(_MODULES.keys() | _factories.keys())
     if kind not in known:
-        raise DeviceError(f"device {text!r} is unknown: expected auto, {', '.join(known)}, with an index as in 'opencl:1'")
+        raise DeviceError(
+            f"device {text!r} is unknown: expected auto, {', '.join(known)}, with an index as in 'opencl:1'"
+        )
     if number and not number.isdigit():
         raise DeviceError(f"device {text!r}: the index must be a number, as in '{kind}:0'")
     if not number and kind == "opencl":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from functools import cache
 from typing import Any
 
@@ -57,7 +58,7 @@ HALVES = frozenset((float16.numpy, bfloat16.numpy))
 _FROM_NUMPY = {d.numpy: d for d in ALL}
 _FROM_NAME = {d.name: d for d in ALL} | {"half": float16, "float": float32, "double": float64,
                                          "long": int64, "int": int32, "short": int16}  # fmt: skip
-_PYTHON = {type(True): bool_, type(1): int64}
+_PYTHON = {builtins.bool: bool_, builtins.int: int64}
 
 _default = float32
 
@@ -96,7 +97,7 @@ def as_dtype(value: Any) -> DType:
         return _FROM_NAME[value]
     if value in _PYTHON:
         return _PYTHON[value]
-    if value is type(1.0):
+    if value is builtins.float:
         return _default
     try:
         return from_numpy(np.dtype(value))
@@ -131,7 +132,7 @@ class finfo:
         if not d.is_floating_point:
             raise TypeError(f"finfo: {d} is not a floating-point type; use iinfo")
         info = ml_dtypes.finfo(d.numpy)
-        real = type(1.0)
+        real = builtins.float
         self.dtype = d.name
         self.bits = d.itemsize * 8
         self.eps = real(info.eps)

@@ -74,9 +74,7 @@ def infer_shape(size: int, shape: Sequence[int]) -> Shape:
     return shape
 
 
-def view_strides(
-    shape: Sequence[int], strides: Sequence[int], target: Sequence[int], itemsize: int
-) -> Shape | None:
+def view_strides(shape: Sequence[int], strides: Sequence[int], target: Sequence[int], itemsize: int) -> Shape | None:
     """Strides that show the same memory as ``target`` (same number of elements), or None
     where no single set of strides can."""
     if prod(target) == 0:
@@ -108,9 +106,7 @@ def view_strides(
     return tuple(reversed(result))
 
 
-def basic_index(
-    shape: Sequence[int], strides: Sequence[int], index: Any
-) -> tuple[list[int], list[int], int]:
+def basic_index(shape: Sequence[int], strides: Sequence[int], index: Any) -> tuple[list[int], list[int], int]:
     """Shape, strides and byte offset of ``array[index]`` for integers, slices, ``...``, None.
 
     Raises IndexError for an integer out of range or too many indices."""
@@ -168,14 +164,9 @@ def windows(
     return (*shape[:2], *out, *kernel), (*strides[:2], *outer, *inner)
 
 
-def window_counts(
-    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> Shape:
+def window_counts(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Shape:
     """How many windows fit along each dimension."""
-    return tuple(
-        (n - d * (k - 1) - 1) // t + 1
-        for n, k, t, d in zip(size, kernel, stride, dilation, strict=True)
-    )
+    return tuple((n - d * (k - 1) - 1) // t + 1 for n, k, t, d in zip(size, kernel, stride, dilation, strict=True))
 
 
 def normalize_axis(axis: int, ndim: int, op: str = "", added: int = 0) -> int:
@@ -185,8 +176,10 @@ def normalize_axis(axis: int, ndim: int, op: str = "", added: int = 0) -> int:
     bound = ndim + added or 1
     if not -bound <= axis < bound:
         where = f"{op}: " if op else ""
-        raise IndexError(f"{where}dimension {axis} is out of range for a tensor of {ndim} dimensions "
-                         f"(expected {-bound} to {bound - 1})")
+        raise IndexError(
+            f"{where}dimension {axis} is out of range for a tensor of {ndim} dimensions "
+            f"(expected {-bound} to {bound - 1})"
+        )
     return axis + bound if axis < 0 else axis
 
 

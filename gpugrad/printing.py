@@ -31,7 +31,9 @@ def format_tensor(x: Any) -> str:
         host = host.astype(np.float32)
     notes = []
     d = x.dtype
-    if d not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_) or (not host.size and d is not dtypes.get_default_dtype()):
+    if d not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_) or (
+        not host.size and d is not dtypes.get_default_dtype()
+    ):
         notes.append(f"dtype={d!r}")
     if not host.size and host.ndim != 1:
         notes.insert(0, f"size={tuple(host.shape)}")
@@ -72,7 +74,9 @@ def _float_formatter(host: np.ndarray) -> Any:
     else:
         whole = bool((finite == np.floor(finite)).all()) and float(finite.max()) < 1e8
         with np.errstate(over="ignore"):
-            scientific = bool(finite.max() / finite.min() > 1000 or finite.max() > 1e8 or finite.min() < 1e-4) and not whole
+            scientific = (
+                bool(finite.max() / finite.min() > 1000 or finite.max() > 1e8 or finite.min() < 1e-4) and not whole
+            )
     if _options["sci_mode"] is not None:
         scientific = bool(_options["sci_mode"])
 

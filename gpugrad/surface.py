@@ -24,19 +24,19 @@ BOTH = {
     "movement": "as_strided broadcast_to diagonal expand flatten movedim narrow permute ravel reshape select squeeze t "
     "transpose unflatten unsqueeze",
     "joining": "chunk flip fliplr flipud repeat roll split tile unbind",
-    "reductions": "all amax amin aminmax any argmax argmin count_nonzero cumprod cumsum logsumexp max mean min norm prod "
-    "std sum var",
+    "reductions": "all amax amin aminmax any argmax argmin count_nonzero cumprod cumsum logsumexp max mean min norm "
+    "prod std sum var",
     "linear": "addmm baddbmm bmm dot matmul mm mv outer",
-    "indexing": "argwhere gather index_add index_copy index_fill index_select masked_fill masked_select nonzero scatter "
-    "scatter_add scatter_reduce take take_along_dim",
+    "indexing": "argwhere gather index_add index_copy index_fill index_select masked_fill masked_select nonzero "
+    "scatter scatter_add scatter_reduce take take_along_dim",
     "sorting": "argsort kthvalue median msort sort topk",
     "sampling": "bernoulli multinomial",
     "fused": "log_softmax softmax",
 }
 
 FUNCTIONS = {
-    "creation": "arange as_tensor empty empty_like eye from_numpy full full_like linspace logspace ones ones_like tensor "
-    "zeros zeros_like",
+    "creation": "arange as_tensor empty empty_like eye from_numpy full full_like linspace logspace ones ones_like "
+    "tensor zeros zeros_like",
     "elementwise": "where",
     "movement": "broadcast_tensors",
     "joining": "cat concat concatenate hstack meshgrid stack vstack",

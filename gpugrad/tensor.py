@@ -217,7 +217,11 @@ class Tensor(Variable):
         if self._array.size != 1:
             raise RuntimeError(f"item: a tensor of shape {tuple(self.shape)} has {self._array.size} elements, not one")
         value = self._backend.to_host(self._array).reshape(-1)[0]
-        return value.item() if hasattr(value, "item") and not isinstance(value, dtypes.bfloat16.numpy.type) else float(value)
+        return (
+            value.item()
+            if hasattr(value, "item") and not isinstance(value, dtypes.bfloat16.numpy.type)
+            else float(value)
+        )
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers (a number for a 0-d tensor)."""
@@ -250,7 +254,8 @@ class Tensor(Variable):
     def __bool__(self) -> bool:
         if self._array.size != 1:
             raise RuntimeError(
-                f"the truth of a tensor of shape {tuple(self.shape)} is ambiguous; use .any() or .all(), or .item() for one element"
+                f"the truth of a tensor of shape {tuple(self.shape)} is ambiguous; use .any() or .all(), "
+                "or .item() for one element"
             )
         return bool(self.item())
 
@@ -313,7 +318,9 @@ class Tensor(Variable):
     def cuda(self, device: Any = None) -> Tensor:
         """On a CUDA device (the first unless given)."""
         index = device if isinstance(device, int) else 0
-        return creation.to_device(self, Device("cuda", index) if device is None or isinstance(device, int) else resolve_device(device))
+        return creation.to_device(
+            self, Device("cuda", index) if device is None or isinstance(device, int) else resolve_device(device)
+        )
 
     def opencl(self, index: int | None = None) -> Tensor:
         """On an OpenCL device (the first that works unless given)."""
@@ -356,7 +363,14 @@ class Tensor(Variable):
 
     def __reduce__(self) -> Any:
         host = self._backend.to_host(self._array)
-        return _unpickle, (host.tobytes(), self.dtype.name, tuple(self.shape), str(self.device), self._requires_grad, type(self))
+        return _unpickle, (
+            host.tobytes(),
+            self.dtype.name,
+            tuple(self.shape),
+            str(self.device),
+            self._requires_grad,
+            type(self),
+        )
 
     # -- autograd ----------------------------------------------------------------
     @property
@@ -371,7 +385,9 @@ class Tensor(Variable):
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set whether this leaf wants a gradient. Raises RuntimeError for integers and non-leaves."""
         if requires_grad and not self.dtype.is_floating_point:
-            raise RuntimeError(f"requires_grad: only floating-point tensors can require gradients, not {self.dtype.name}")
+            raise RuntimeError(
+                f"requires_grad: only floating-point tensors can require gradients, not {self.dtype.name}"
+            )
         if not requires_grad and not self.is_leaf:
             raise RuntimeError("requires_grad: only of leaf tensors can it be taken back; use .detach()")
         if self.is_leaf:
@@ -485,11 +501,17 @@ class Tensor(Variable):
     # -- creation like this one -----------------------------------------------------
     def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         """:func:`gpugrad.tensor` with this dtype and device."""
-        return creation.tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+        return creation.tensor(
+            data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad
+        )
 
-    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    def new_full(
+        self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Tensor:
         """:func:`gpugrad.full` with this dtype and device."""
-        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
+        return creation.full(
+            size, fill_value, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad
+        )
 
     def new_zeros(self, *size: Any, **options: Any) -> Tensor:
         """:func:`gpugrad.zeros` with this dtype and device."""
@@ -528,9 +550,13 @@ class Tensor(Variable):
 
     def _view_dtype(self, dtype: dtypes.DType) -> Tensor:
         if dtype.itemsize != self._array.itemsize:
-            raise RuntimeError(f"view: {self.dtype.name} and {dtype.name} differ in width; only equal widths can share memory")
+            raise RuntimeError(
+                f"view: {self.dtype.name} and {dtype.name} differ in width; only equal widths can share memory"
+            )
         if not isinstance(self._array, np.ndarray):
-            raise NotImplementedError(f"view: reading memory as another dtype is not supported on {self.device}; move to the CPU first")
+            raise NotImplementedError(
+                f"view: reading memory as another dtype is not supported on {self.device}; move to the CPU first"
+            )
         out = table.wrap(self._array.view(dtype.numpy), self._backend)
         out._storage = storage_of(self)
         out._offset = self._offset

@@ -14,7 +14,7 @@
 // NAME_strided  any layouts. On GPUs one item per element. On CPU-type devices an item does `rows` rows of the
 //               innermost dimension, or a piece of PIECE elements of a long one, so that working out where a row
 //               lies costs little; VECTOR elements at a time are fetched, whatever their stride, and computed on
-//               together. 4M elements of 128 x 32 x 28 x 28 plus a bias of 32: 3.3 ms by single elements, 1.1 ms so.
+//               together. 128 x 32 x 28 x 28 elements plus a bias of 32: 3.3 ms one by one, 0.7 ms so.
 typedef struct {
     IDX n, offset[OPERANDS];
 } Dense;

@@ -4,7 +4,7 @@
 // NAME_tile   the textbook tile: TILE x TILE items share a tile of each operand in local memory.
 // NAME_panel  for CPU-type devices, which run items one after another and have caches instead of local memory: an
 //             item keeps 6 rows by up to 4 vectors of the result in registers and walks down k. Same result as
-//             NAME_tile up to the order of sums. One core of an AVX-512 machine: 60 times faster at n = 1024.
+//             NAME_tile up to the order of sums. f32, n = 1024, two AVX-512 cores under PoCL: 320 GFLOP/s, the tile 5.
 // NAME_pack   copies b into columns as wide as a vector, zeros beyond the edge, where its rows are not contiguous.
 //             With these: VW the width of a vector, V its type, and b's own layout, as given or packed;
 //             PACK_ROWS how many rows an item does.

@@ -1,9 +1,9 @@
 // Random numbers: Philox4x64-10 and what is made of its words, bit for bit as gpugrad/backends/philox.py states.
 // Nothing here may be reordered or fused: every product and sum is rounded once, on every device.
 //
-// Defines: NAME the symbol; R the dtype of the result; KIND is UNIFORM, NORMAL or BITS; UNIT and DIGITS the size and number of bits of a
-// uniform number; PER_ITEM how many elements one block of four words gives: 4, or 8 of 32 bits or less.
-// For NORMAL the coefficients LOG, SIN, COS as lists of literals.
+// Defines: NAME the symbol; R the dtype of the result; KIND is UNIFORM, NORMAL or BITS; UNIT and DIGITS the size and
+// the number of bits of a uniform number; PER_ITEM how many elements one block of four words gives: 4, or 8 of 32 bits
+// or less. For NORMAL the coefficients LOG, SIN, COS as lists of literals.
 //
 // NAME  one item makes the elements of one block.
 typedef struct {

@@ -7,7 +7,7 @@
 // NAME_max_pool       one item per window: the largest element, the first of equals, NaN first; and its position.
 // NAME_max_pool_grad  one item per element: the gradient of the windows that chose it.
 // On CPU-type devices an item of the last two does a piece of a row of at most PIECE elements, so that its place
-// is worked out once, and looks at each window once: 3 and 10 times faster for 2 x 2 windows.
+// is worked out once, and looks at each window once: 10 times faster for 2 x 2 windows of 128 x 32 x 28 x 28.
 typedef struct {
     IDX items, pieces, channels;
     IDX size[3], count[3], taps[3], stride[3], dilation[3];

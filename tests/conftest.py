@@ -19,7 +19,9 @@ pretend.register()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", default="all", help="comma-separated device types to test on, or 'all' (those present)")
+    parser.addoption(
+        "--device", default="all", help="comma-separated device types to test on, or 'all' (those present)"
+    )
 
 
 def _present() -> list[str]:

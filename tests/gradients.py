@@ -9,7 +9,9 @@ import gpugrad as gg
 
 def leaves(arrays, device="cpu"):
     """Tensors of the arrays; the floating ones require grad."""
-    return [gg.tensor(a, device=device, requires_grad=a.dtype.kind == "f" or a.dtype.name == "bfloat16") for a in arrays]
+    return [
+        gg.tensor(a, device=device, requires_grad=a.dtype.kind == "f" or a.dtype.name == "bfloat16") for a in arrays
+    ]
 
 
 def _weights(shape, seed):

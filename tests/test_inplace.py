@@ -53,7 +53,9 @@ def test_saved_result_of_inplace_op_is_the_new_value(device):
         return (h * h).sum()
 
     np.testing.assert_allclose(
-        grads(inplace, B, device=device)[0], grads(lambda a: (a.tanh() * a.tanh()).sum(), B, device=device)[0], rtol=1e-5
+        grads(inplace, B, device=device)[0],
+        grads(lambda a: (a.tanh() * a.tanh()).sum(), B, device=device)[0],
+        rtol=1e-5,
     )
 
 
@@ -169,13 +171,18 @@ def test_leaf_cannot_be_changed_while_recording(device):
     assert x.tolist() == [7.0, 2.0, 2.0]
 
 
-@pytest.mark.parametrize("change", ["h.add_(1.0)", "h[0] = 3.0", "h.t().mul_(2)", "h.zero_()", "h.detach().fill_(2)", "h += 1"])
+@pytest.mark.parametrize(
+    "change", ["h.add_(1.0)", "h[0] = 3.0", "h.t().mul_(2)", "h.zero_()", "h.detach().fill_(2)", "h += 1"]
+)
 def test_change_of_a_saved_value_is_reported(device, change):
     x = gg.tensor(A, device=device, requires_grad=True)
     h = x * 1.0
     y = h.exp().log() + h * h  # of these mul alone saves h itself
-    exec(change, {"h": h})  # noqa: S102
-    with pytest.raises(RuntimeError, match="mul: its input [01], of shape \\(2, 3\\), was saved for backward and then changed in place by"):
+    exec(change, {"h": h})
+    with pytest.raises(
+        RuntimeError,
+        match="mul: its input [01], of shape \\(2, 3\\), was saved for backward and then changed in place by",
+    ):
         y.sum().backward()
 
 

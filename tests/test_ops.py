@@ -16,7 +16,6 @@ ROWS = [op for op in OPS.values() if op.samples]
 CASES = [pytest.param(op, s, id=f"{op.name}-{i}") for op in ROWS for i, s in enumerate(op.samples)]
 
 
-
 def _smooth(op, sample):
     """Finite differences need finite inputs, and a result in float64."""
     finite = all(np.isfinite(np.asarray(s, float)).all() for s in sample.inputs if isinstance(s, list))
@@ -51,15 +50,22 @@ def make_inputs(op, sample, dtype, rng):
 
 
 def call(op, sample, tensors):
-    out = op.function(list(tensors), **sample.kwargs) if sample.args_as_list else (
-        op.function(sample.kwargs["equation"], *tensors) if op.name == "einsum" else op.function(*tensors, **sample.kwargs)
-    )  # fmt: skip
+    if sample.args_as_list:
+        out = op.function(list(tensors), **sample.kwargs)
+    elif op.name == "einsum":
+        out = op.function(sample.kwargs["equation"], *tensors)
+    else:
+        out = op.function(*tensors, **sample.kwargs)
     return out[0] if isinstance(out, tuple) else out
 
 
 def reference(op, sample, arrays):
     with np.errstate(all="ignore"):
-        return op.reference(list(arrays), **sample.kwargs) if sample.args_as_list else op.reference(*arrays, **sample.kwargs)
+        return (
+            op.reference(list(arrays), **sample.kwargs)
+            if sample.args_as_list
+            else op.reference(*arrays, **sample.kwargs)
+        )
 
 
 def rng_for(*key):
@@ -93,16 +99,26 @@ def test_elementwise_dtypes(op, dtype, device):
         pytest.skip("not defined for this dtype")
     if dtype == "float64" and device == "pretend":
         pytest.skip("no float64 there")
-    sample = next(s for s in op.samples if not (d.category != 2 and any(isinstance(x, list) and isinstance(x[0], float) for x in s.inputs)))
+    sample = next(
+        s
+        for s in op.samples
+        if not (d.category != 2 and any(isinstance(x, list) and isinstance(x[0], float) for x in s.inputs))
+    )
     arrays = make_inputs(op, sample, d.numpy, rng_for(op.name, dtype))
     result = call(op, sample, [gg.tensor(a, device=device) for a in arrays])
     work = [a.astype(np.float32) if a.dtype == d.numpy and d.numpy in dtypes.HALVES else a for a in arrays]
     on_cpu = call(op, sample, [gg.tensor(a) for a in arrays])
     assert result.dtype is on_cpu.dtype
     got = result.cpu().double().numpy()
-    np.testing.assert_allclose(got, on_cpu.double().numpy(), rtol={"float16": 2e-3, "bfloat16": 2e-2}.get(dtype, 3e-6), atol=1e-6)
+    np.testing.assert_allclose(
+        got, on_cpu.double().numpy(), rtol={"float16": 2e-3, "bfloat16": 2e-2}.get(dtype, 3e-6), atol=1e-6
+    )
     if result.dtype.is_floating_point:
-        expected = reference(op, sample, [w.astype(np.float64) if w.dtype.kind != "b" else w for w in work]) if d.category != 0 else None
+        expected = (
+            reference(op, sample, [w.astype(np.float64) if w.dtype.kind != "b" else w for w in work])
+            if d.category != 0
+            else None
+        )
         if expected is not None:
             tolerance = {"float16": 2e-3, "bfloat16": 2e-2, "float64": 1e-12}.get(dtype, 1e-5)
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)

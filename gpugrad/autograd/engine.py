@@ -158,7 +158,9 @@ def _root_gradients(outputs: Sequence[Any], gradients: Sequence[Any], what: str)
             if tuple(g.shape) != tuple(y.shape):
                 raise RuntimeError(f"{what}: the gradient has shape {tuple(g.shape)}, the tensor {tuple(y.shape)}")
             if g._backend is not y._backend:
-                raise RuntimeError(f"{what}: the gradient is on {g.device}, the tensor on {y.device}; move it with .to()")
+                raise RuntimeError(
+                    f"{what}: the gradient is on {g.device}, the tensor on {y.device}; move it with .to()"
+                )
             if g.dtype is not y.dtype:
                 g = g.to(y.dtype)
         roots.append((edge, g))

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-
 _GENERATOR = 0x20  # the flag of generator functions' code objects; the inspect module is slow to load
 
 

@@ -118,9 +118,7 @@ class Backend(ABC):
         """The values as a NumPy array, C-contiguous. Waits; raises what kernels flagged."""
 
     @abstractmethod
-    def as_strided(
-        self, array: Array, shape: Sequence[int], strides: Sequence[int], offset: int
-    ) -> Array:
+    def as_strided(self, array: Array, shape: Sequence[int], strides: Sequence[int], offset: int) -> Array:
         """View: any ``shape``/``strides`` (bytes) starting ``offset`` bytes after the
         first element of ``array``. The caller guarantees that it stays in bounds."""
 
@@ -203,9 +201,7 @@ class Backend(ABC):
         dimensions as ``array`` and is no longer than it but along ``axis``."""
 
     @abstractmethod
-    def scatter(
-        self, out: Array, index: Array, source: Array, axis: int, mode: str, op: str
-    ) -> None:
+    def scatter(self, out: Array, index: Array, source: Array, axis: int, mode: str, op: str) -> None:
         """In place: ``out[.., index[.., i, ..], ..] (mode)= source[.., i, ..]`` with mode in
         set, add, multiply, max, min. ``source`` has the shape of ``index`` (which may be
         broadcast with stride 0) and the dtype of ``out``. Deterministic: duplicates
@@ -244,16 +240,12 @@ class Backend(ABC):
         (``[n, c, *out]``) over the windows whose ``index`` names it."""
 
     # -- composed here; override where the device can do better ------------------
-    def windows(
-        self, array: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-    ) -> Array:
+    def windows(self, array: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Array:
         """View ``[n, c, *out, *kernel]`` of all windows of ``[n, c, *size]``."""
         shape, strides = layout.windows(array.shape, array.strides, kernel, stride, dilation)
         return self.as_strided(array, shape, strides, 0)
 
-    def convolve(
-        self, x: Array, weight: Array, stride: Sequence[int], dilation: Sequence[int], groups: int
-    ) -> Array:
+    def convolve(self, x: Array, weight: Array, stride: Sequence[int], dilation: Sequence[int], groups: int) -> Array:
         """Cross-correlation without padding: ``[n, c, *size]`` with
         ``[o, c/groups, *kernel]`` gives ``[n, o, *out]``."""
         n, o = x.shape[0], weight.shape[0]

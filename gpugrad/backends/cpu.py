@@ -94,9 +94,7 @@ class CpuBackend(Backend):
     def to_host(self, array: np.ndarray) -> np.ndarray:
         return np.array(array, order="C")
 
-    def as_strided(
-        self, array: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int
-    ) -> np.ndarray:
+    def as_strided(self, array: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int) -> np.ndarray:
         flags = array.flags
         if not offset and flags.c_contiguous and flags.writeable:
             try:
@@ -152,9 +150,7 @@ class CpuBackend(Backend):
             value = np.ascontiguousarray(value)
         return value
 
-    def copy(
-        self, array: np.ndarray, dtype: np.dtype | None = None, out: np.ndarray | None = None
-    ) -> np.ndarray:
+    def copy(self, array: np.ndarray, dtype: np.dtype | None = None, out: np.ndarray | None = None) -> np.ndarray:
         if out is None:
             dtype = dtype or array.dtype
             if dtype == _BOOL and array.dtype != _BOOL:
@@ -232,12 +228,12 @@ class CpuBackend(Backend):
         _check_index(index, array.shape[axis], op)
         return np.ascontiguousarray(array[_grid(index, axis)])
 
-    def scatter(
-        self, out: np.ndarray, index: np.ndarray, source: np.ndarray, axis: int, mode: str, op: str
-    ) -> None:
+    def scatter(self, out: np.ndarray, index: np.ndarray, source: np.ndarray, axis: int, mode: str, op: str) -> None:
         _check_index(index, out.shape[axis], op)
-        rows = all(s == 0 or n == 1 for i, (n, s) in enumerate(zip(index.shape, index.strides)) if i != axis)
-        whole = all(n == m for i, (n, m) in enumerate(zip(index.shape, out.shape)) if i != axis)
+        rows = all(
+            s == 0 or n == 1 for i, (n, s) in enumerate(zip(index.shape, index.strides, strict=True)) if i != axis
+        )
+        whole = all(n == m for i, (n, m) in enumerate(zip(index.shape, out.shape, strict=True)) if i != axis)
         where: Any
         if rows and whole and index.size:
             line = index[tuple(slice(None) if i == axis else 0 for i in range(index.ndim))]
@@ -499,7 +495,7 @@ def _window_slices(
 ) -> tuple[slice, ...]:
     """Where the windows' element ``offset`` lies in ``[n, c, *size]``."""
     return (slice(None), slice(None)) + tuple(
-        slice(o * d, o * d + (n - 1) * t + 1, t) for n, o, t, d in zip(out, offset, stride, dilation)
+        slice(o * d, o * d + (n - 1) * t + 1, t) for n, o, t, d in zip(out, offset, stride, dilation, strict=True)
     )
 
 
@@ -508,7 +504,7 @@ def _positions(
 ) -> np.ndarray:
     """Flat position in ``size`` of each window's element ``offset``: shape ``out``."""
     place = np.zeros((1,) * len(out), np.int64)
-    for i, (m, n, o, t, d) in enumerate(zip(size, out, offset, stride, dilation)):
+    for i, (m, n, o, t, d) in enumerate(zip(size, out, offset, stride, dilation, strict=True)):
         along = np.arange(n, dtype=np.int64) * t + o * d
         place = place * m + along.reshape((n,) + (1,) * (len(out) - i - 1))
     return place

@@ -156,9 +156,7 @@ def _sqrt32(s: np.ndarray) -> np.ndarray:
     return s * y
 
 
-def _turn(
-    v: np.ndarray, sin: tuple[float, ...], cos: tuple[float, ...], kind: Any
-) -> tuple[np.ndarray, np.ndarray]:
+def _turn(v: np.ndarray, sin: tuple[float, ...], cos: tuple[float, ...], kind: Any) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin of ``v`` turns (0 <= v < 1): reduced to an eighth of a turn, then a polynomial."""
     quarter = np.floor(v * kind(4.0) + kind(0.5))
     r = v - quarter * kind(0.25)

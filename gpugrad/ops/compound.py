@@ -80,16 +80,22 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     return e.add(input, quotient if value == 1 else e.mul(quotient, value))
 
 
-@composite(reference=lambda a, b, weight: a + weight * (b - a), dtypes="f",
-           samples=(S(((3, 4), (3, 4)), {"weight": 0.3}), S(((3, 1), (4,), (3, 4)))))  # fmt: skip
+@composite(
+    reference=lambda a, b, weight: a + weight * (b - a),
+    dtypes="f",
+    samples=(S(((3, 4), (3, 4)), {"weight": 0.3}), S(((3, 1), (4,), (3, 4)))),
+)
 def lerp(input: Any, end: Any, weight: Any) -> Any:
     """``input + weight * (end - input)``; ``weight`` a number or a tensor."""
     return e.add(input, e.mul(e.sub(end, input), weight))
 
 
-@composite(reference=lambda a, b, rtol=1e-5, atol=1e-8: np.isclose(a, b, rtol, atol), differentiable=False, dtypes="f",
-           samples=(S(([1.0, 2.0, float("inf"), 0.0], [1.0, 2.1, float("inf"), 1e-9])),
-                    S(((3, 4), (4,)), {"rtol": 0.5})))  # fmt: skip
+@composite(
+    reference=lambda a, b, rtol=1e-5, atol=1e-8: np.isclose(a, b, rtol, atol),
+    differentiable=False,
+    dtypes="f",
+    samples=(S(([1.0, 2.0, float("inf"), 0.0], [1.0, 2.1, float("inf"), 1e-9])), S(((3, 4), (4,)), {"rtol": 0.5})),
+)
 def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
     """Whether ``|input - other| <= atol + rtol * |other|``, elementwise; infinities equal
     themselves, and with ``equal_nan`` NaN does. Raises RuntimeError for two dtypes."""

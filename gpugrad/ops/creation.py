@@ -177,9 +177,10 @@ def _sized(name: str, value: float | None) -> Any:
             backend.fill(array, value)
         return _finish(wrap(array, backend), requires_grad)
 
+    content = "uninitialised" if value is None else f"filled with {value:g}"
     make.__name__ = make.__qualname__ = name
     make.__doc__ = (
-        f"A tensor of shape ``size`` (integers or one sequence), {'uninitialised' if value is None else f'filled with {value:g}'}."
+        f"A tensor of shape ``size`` (integers or one sequence), {content}."
         " dtype: the default one; device: the current one."
     )
     return make
@@ -226,7 +227,13 @@ def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_gr
 
 
 def arange(
-    start: Any = None, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any = None,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Any:
     """``start``, ``start + step``, ... up to but without ``end``; ``arange(end)`` starts at 0.
     int64 if all arguments are integers, else the default dtype. Raises RuntimeError if ``step``
@@ -293,7 +300,9 @@ def _triangle(input: Any, diagonal: int, lower: bool) -> Any:
     from gpugrad.ops import elementwise as e
 
     if input._array.ndim < 2:
-        raise RuntimeError(f"{'tril' if lower else 'triu'}: expected at least 2 dimensions, got shape {tuple(input.shape)}")
+        raise RuntimeError(
+            f"{'tril' if lower else 'triu'}: expected at least 2 dimensions, got shape {tuple(input.shape)}"
+        )
     n, m = input._array.shape[-2:]
     with Device(input._backend.name, input._backend.index):
         row, column = arange(n).reshape(n, 1), arange(m)
@@ -327,8 +336,13 @@ def clone(backend: Any, a: Any) -> Any:
     return backend.copy(a)
 
 
-@primitive("cast", (lambda g: g,), samples=(S(((3, 4),), {"dtype": np.dtype(np.float32)}),), reference=lambda a, dtype: a.astype(dtype),
-           torch="Tensor.type")  # fmt: skip
+@primitive(
+    "cast",
+    (lambda g: g,),
+    samples=(S(((3, 4),), {"dtype": np.dtype(np.float32)}),),
+    reference=lambda a, dtype: a.astype(dtype),
+    torch="Tensor.type",
+)
 def _cast(backend: Any, a: Any, dtype: np.dtype) -> Any:
     return backend.copy(a, dtype)
 

@@ -23,7 +23,6 @@ _ANY_ZERO_DIVISION = (ZeroDivisionError, "floor_divide: division by zero")
 _INTEGER = "((T)1 / (T)2 == 0)"
 
 
-
 # Named by derivatives above the row that defines them.
 neg: Any
 mul: Any
@@ -39,29 +38,70 @@ cosh: Any
 add = elementwise("add", np.add, "a + b", (lambda g: g, lambda g: g), arity=2)
 sub = elementwise("sub", np.subtract, "a - b", (lambda g: g, lambda g: neg(g)), arity=2, rule="number", dtypes="fi")
 mul = elementwise("mul", np.multiply, "a * b", (lambda g, b: mul(g, b), lambda g, a: mul(g, a)), arity=2)
-div = elementwise("div", np.true_divide, "a / b",
-                  (lambda g, b: div(g, b), lambda g, b, y: neg(mul(g, div(y, b)))),
-                  arity=2, rule="float", domain=(0.5, 2.0))  # fmt: skip
+div = elementwise(
+    "div",
+    np.true_divide,
+    "a / b",
+    (lambda g, b: div(g, b), lambda g, b, y: neg(mul(g, div(y, b)))),
+    arity=2,
+    rule="float",
+    domain=(0.5, 2.0),
+)
 neg = elementwise("neg", np.negative, "-a", lambda g: neg(g), rule="number", dtypes="fi")
-abs = elementwise("abs", np.abs, {"f": "fabs(a)", "i": "a < 0 ? -a : a", "b": "a"},
-                  lambda g, a: mul(g, sign(a)), domain=(0.3, 2.0), dtypes="fi")  # fmt: skip
-sign = elementwise("sign", special.sign, {"f": "GG_SIGN(a)", "i": "GG_SIGN(a)", "b": "a"},
-                   lambda g: zeros_like(g), domain=(0.3, 2.0))  # fmt: skip
+abs = elementwise(
+    "abs",
+    np.abs,
+    {"f": "fabs(a)", "i": "a < 0 ? -a : a", "b": "a"},
+    lambda g, a: mul(g, sign(a)),
+    domain=(0.3, 2.0),
+    dtypes="fi",
+)
+sign = elementwise(
+    "sign", special.sign, {"f": "GG_SIGN(a)", "i": "GG_SIGN(a)", "b": "a"}, lambda g: zeros_like(g), domain=(0.3, 2.0)
+)
 square = elementwise("square", np.square, "a * a", lambda g, a: mul(g, mul(a, 2.0)), rule="count")
-reciprocal = elementwise("reciprocal", lambda a: 1 / a, "(T)1 / a", lambda g, y: neg(mul(g, square(y))),
-                         rule="float", domain=(0.5, 2.0))  # fmt: skip
+reciprocal = elementwise(
+    "reciprocal", lambda a: 1 / a, "(T)1 / a", lambda g, y: neg(mul(g, square(y))), rule="float", domain=(0.5, 2.0)
+)
 
-floor_divide = elementwise("floor_divide", np.floor_divide, "GG_FLOORDIV(a, b)", arity=2, rule="number",
-                           check=lambda a, b: np.equal(b, 0), c_check="b == 0", error=_ANY_ZERO_DIVISION,
-                           domain=(0.5, 4.0), dtypes="fi")  # fmt: skip
-remainder = elementwise("remainder", np.remainder, "GG_REMAINDER(a, b)",
-                        (lambda g: g, lambda g, a, b: neg(mul(g, floor(div(a, b))))),
-                        arity=2, rule="number", check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
-                        c_check=f"{_INTEGER} && b == 0", error=_ZERO_DIVISION, domain=(0.7, 2.3), dtypes="fi")  # fmt: skip
-fmod = elementwise("fmod", np.fmod, {"f": "fmod(a, b)", "i": "GG_FMOD(a, b)", "b": "0"},
-                   (lambda g: g, lambda g, a, b: neg(mul(g, trunc(div(a, b))))),
-                   arity=2, rule="number", check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
-                   c_check=f"{_INTEGER} && b == 0", error=_FMOD_ZERO_DIVISION, domain=(0.7, 2.3), dtypes="fi")  # fmt: skip
+floor_divide = elementwise(
+    "floor_divide",
+    np.floor_divide,
+    "GG_FLOORDIV(a, b)",
+    arity=2,
+    rule="number",
+    check=lambda a, b: np.equal(b, 0),
+    c_check="b == 0",
+    error=_ANY_ZERO_DIVISION,
+    domain=(0.5, 4.0),
+    dtypes="fi",
+)
+remainder = elementwise(
+    "remainder",
+    np.remainder,
+    "GG_REMAINDER(a, b)",
+    (lambda g: g, lambda g, a, b: neg(mul(g, floor(div(a, b))))),
+    arity=2,
+    rule="number",
+    check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
+    c_check=f"{_INTEGER} && b == 0",
+    error=_ZERO_DIVISION,
+    domain=(0.7, 2.3),
+    dtypes="fi",
+)
+fmod = elementwise(
+    "fmod",
+    np.fmod,
+    {"f": "fmod(a, b)", "i": "GG_FMOD(a, b)", "b": "0"},
+    (lambda g: g, lambda g, a, b: neg(mul(g, trunc(div(a, b))))),
+    arity=2,
+    rule="number",
+    check=lambda a, b: np.equal(b, 0) if np.result_type(a, b).kind in "iu" else np.False_,
+    c_check=f"{_INTEGER} && b == 0",
+    error=_FMOD_ZERO_DIVISION,
+    domain=(0.7, 2.3),
+    dtypes="fi",
+)
 
 
 def _pow_grad_base(g: Any, a: Any, b: Any) -> Any:
@@ -80,8 +120,15 @@ def _pow_grad_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
     return mul(g, mul(y, math.log(a) if a > 0 else math.nan))
 
 
-_pow = elementwise("pow", special.integer_power, {"f": "pow(a, b)", "i": "GG_IPOW(a, b)", "b": "a || !b"},
-                   (_pow_grad_base, _pow_grad_exponent), arity=2, domain=(0.5, 2.0), dtypes="fi")  # fmt: skip
+_pow = elementwise(
+    "pow",
+    special.integer_power,
+    {"f": "pow(a, b)", "i": "GG_IPOW(a, b)", "b": "a || !b"},
+    (_pow_grad_base, _pow_grad_exponent),
+    arity=2,
+    domain=(0.5, 2.0),
+    dtypes="fi",
+)
 
 
 def pow(a: Any, b: Any) -> Any:
@@ -113,20 +160,51 @@ def _larger_grad(g: Any, mine: Any, other: Any) -> Any:
     return mul(g, add(gt(mine, other), mul(eq(mine, other), 0.5)))
 
 
-maximum = elementwise("maximum", np.maximum, "GG_MAX(a, b)",
-                      (lambda g, a, b: _larger_grad(g, a, b), lambda g, a, b: _larger_grad(g, b, a)), arity=2)  # fmt: skip
-minimum = elementwise("minimum", np.minimum, "GG_MIN(a, b)",
-                      (lambda g, a, b: _larger_grad(g, b, a), lambda g, a, b: _larger_grad(g, a, b)), arity=2)  # fmt: skip
-hypot = elementwise("hypot", np.hypot, "hypot(a, b)",
-                    (lambda g, a, y: mul(g, div(a, y)), lambda g, b, y: mul(g, div(b, y))), arity=2, rule="float",
-                    domain=(0.5, 2.0), dtypes="f")  # fmt: skip
-atan2 = elementwise("atan2", np.arctan2, "atan2(a, b)",
-                    (lambda g, a, b: mul(g, div(b, add(square(a), square(b)))),
-                     lambda g, a, b: neg(mul(g, div(a, add(square(a), square(b)))))), arity=2, rule="float",
-                    domain=(0.5, 2.0))  # fmt: skip
-copysign = elementwise("copysign", np.copysign, "copysign(a, b)",
-                       (lambda g, a, y: mul(g, mul(sign(a), sign(y))), lambda g, b: zeros_like(g)),
-                       arity=2, rule="float", domain=(0.5, 2.0))  # fmt: skip
+maximum = elementwise(
+    "maximum",
+    np.maximum,
+    "GG_MAX(a, b)",
+    (lambda g, a, b: _larger_grad(g, a, b), lambda g, a, b: _larger_grad(g, b, a)),
+    arity=2,
+)
+minimum = elementwise(
+    "minimum",
+    np.minimum,
+    "GG_MIN(a, b)",
+    (lambda g, a, b: _larger_grad(g, b, a), lambda g, a, b: _larger_grad(g, a, b)),
+    arity=2,
+)
+hypot = elementwise(
+    "hypot",
+    np.hypot,
+    "hypot(a, b)",
+    (lambda g, a, y: mul(g, div(a, y)), lambda g, b, y: mul(g, div(b, y))),
+    arity=2,
+    rule="float",
+    domain=(0.5, 2.0),
+    dtypes="f",
+)
+atan2 = elementwise(
+    "atan2",
+    np.arctan2,
+    "atan2(a, b)",
+    (
+        lambda g, a, b: mul(g, div(b, add(square(a), square(b)))),
+        lambda g, a, b: neg(mul(g, div(a, add(square(a), square(b))))),
+    ),
+    arity=2,
+    rule="float",
+    domain=(0.5, 2.0),
+)
+copysign = elementwise(
+    "copysign",
+    np.copysign,
+    "copysign(a, b)",
+    (lambda g, a, y: mul(g, mul(sign(a), sign(y))), lambda g, b: zeros_like(g)),
+    arity=2,
+    rule="float",
+    domain=(0.5, 2.0),
+)
 
 # -- comparison, tests ---------------------------------------------------------
 
@@ -139,8 +217,9 @@ ge = elementwise("ge", np.greater_equal, "a >= b", arity=2, rule="compare")
 _SPECIAL = (S(([float("nan"), float("inf"), -float("inf"), 0.0, 1.0],)), S(((2, 3),)), S(((0,),)))
 isnan = elementwise("isnan", np.isnan, {"f": "isnan(a)", "i": "0", "b": "0"}, rule="compare", samples=_SPECIAL)
 isinf = elementwise("isinf", np.isinf, {"f": "isinf(a)", "i": "0", "b": "0"}, rule="compare", samples=_SPECIAL)
-isfinite = elementwise("isfinite", np.isfinite, {"f": "isfinite(a)", "i": "1", "b": "1"}, rule="compare",
-                       samples=_SPECIAL)  # fmt: skip
+isfinite = elementwise(
+    "isfinite", np.isfinite, {"f": "isfinite(a)", "i": "1", "b": "1"}, rule="compare", samples=_SPECIAL
+)
 
 # -- logical, bitwise ------------------------------------------------------------
 
@@ -148,18 +227,36 @@ logical_and = elementwise("logical_and", np.logical_and, "a && b", arity=2, rule
 logical_or = elementwise("logical_or", np.logical_or, "a || b", arity=2, rule="logical")
 logical_xor = elementwise("logical_xor", np.logical_xor, "a != b", arity=2, rule="logical")
 logical_not = elementwise("logical_not", np.logical_not, "!a", rule="logical")
-bitwise_and = elementwise("bitwise_and", np.bitwise_and, {"i": "a & b", "b": "a & b"}, arity=2, rule="integer", dtypes="ib")
-bitwise_or = elementwise("bitwise_or", np.bitwise_or, {"i": "a | b", "b": "a | b"}, arity=2, rule="integer", dtypes="ib")
-bitwise_xor = elementwise("bitwise_xor", np.bitwise_xor, {"i": "a ^ b", "b": "a ^ b"}, arity=2, rule="integer", dtypes="ib")
+bitwise_and = elementwise(
+    "bitwise_and", np.bitwise_and, {"i": "a & b", "b": "a & b"}, arity=2, rule="integer", dtypes="ib"
+)
+bitwise_or = elementwise(
+    "bitwise_or", np.bitwise_or, {"i": "a | b", "b": "a | b"}, arity=2, rule="integer", dtypes="ib"
+)
+bitwise_xor = elementwise(
+    "bitwise_xor", np.bitwise_xor, {"i": "a ^ b", "b": "a ^ b"}, arity=2, rule="integer", dtypes="ib"
+)
 bitwise_not = elementwise("bitwise_not", np.bitwise_not, {"i": "~a", "b": "!a"}, rule="integer", dtypes="ib")
 _SHIFTS = (S((lambda r: r.integers(0, 100, (3, 4)), lambda r: r.integers(0, 6, (3, 4)))), S(([1, 2, 3], [[0], [5]])))
 _BITS = "(T)(8 * sizeof(T))"
-bitwise_left_shift = elementwise("bitwise_left_shift", lambda a, b: special.shift(a, b, True),
-                                 {"i": f"(b < 0 || b >= {_BITS}) ? (T)0 : (T)(a << b)"}, arity=2, rule="shift",
-                                 dtypes="i", samples=_SHIFTS)  # fmt: skip
-bitwise_right_shift = elementwise("bitwise_right_shift", lambda a, b: special.shift(a, b, False),
-                                  {"i": f"(b < 0 || b >= {_BITS}) ? (a < 0 ? (T)-1 : (T)0) : (T)(a >> b)"}, arity=2,
-                                  rule="shift", dtypes="i", samples=_SHIFTS)  # fmt: skip
+bitwise_left_shift = elementwise(
+    "bitwise_left_shift",
+    lambda a, b: special.shift(a, b, True),
+    {"i": f"(b < 0 || b >= {_BITS}) ? (T)0 : (T)(a << b)"},
+    arity=2,
+    rule="shift",
+    dtypes="i",
+    samples=_SHIFTS,
+)
+bitwise_right_shift = elementwise(
+    "bitwise_right_shift",
+    lambda a, b: special.shift(a, b, False),
+    {"i": f"(b < 0 || b >= {_BITS}) ? (a < 0 ? (T)-1 : (T)0) : (T)(a >> b)"},
+    arity=2,
+    rule="shift",
+    dtypes="i",
+    samples=_SHIFTS,
+)
 
 # -- rounding ----------------------------------------------------------------------
 
@@ -173,18 +270,28 @@ def _c_round(name: str) -> dict[str, str]:
     return {"f": f"{name}(a)", "i": "a", "b": "a"}
 
 
-floor = elementwise("floor", _keep(np.floor), _c_round("floor"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.1, 0.9))
-ceil = elementwise("ceil", _keep(np.ceil), _c_round("ceil"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.1, 0.9))
-trunc = elementwise("trunc", _keep(np.trunc), _c_round("trunc"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.1, 0.9))
-_round = elementwise("round", _keep(np.rint), _c_round("rint"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.6, 1.4))
-frac = elementwise("frac", lambda a: a - np.trunc(a), "a - trunc(a)", lambda g: g, rule="float", domain=(0.1, 0.9), dtypes="f")
+floor = elementwise(
+    "floor", _keep(np.floor), _c_round("floor"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.1, 0.9)
+)
+ceil = elementwise(
+    "ceil", _keep(np.ceil), _c_round("ceil"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.1, 0.9)
+)
+trunc = elementwise(
+    "trunc", _keep(np.trunc), _c_round("trunc"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.1, 0.9)
+)
+_round = elementwise(
+    "round", _keep(np.rint), _c_round("rint"), lambda g: zeros_like(g), dtypes="fi", rule="number", domain=(0.6, 1.4)
+)
+frac = elementwise(
+    "frac", lambda a: a - np.trunc(a), "a - trunc(a)", lambda g: g, rule="float", domain=(0.1, 0.9), dtypes="f"
+)
 
 
 def round(a: Any, decimals: int = 0) -> Any:
     """To the nearest integer, halves to the even one; ``decimals`` digits after the point."""
     if decimals == 0:
         return _round(a)
-    scale = 10.0 ** decimals
+    scale = 10.0**decimals
     return div(_round(mul(a, scale)), scale)
 
 
@@ -194,45 +301,87 @@ _round.op.function = round
 # -- powers, exponentials, logarithms -------------------------------------------------
 
 sqrt = elementwise("sqrt", np.sqrt, "sqrt(a)", lambda g, y: div(g, mul(y, 2.0)), rule="float", domain=(0.2, 3.0))
-rsqrt = elementwise("rsqrt", lambda a: 1 / np.sqrt(a), "(T)1 / sqrt(a)", lambda g, a, y: mul(g, mul(div(y, a), -0.5)),
-                    rule="float", domain=(0.2, 3.0))  # fmt: skip
+rsqrt = elementwise(
+    "rsqrt",
+    lambda a: 1 / np.sqrt(a),
+    "(T)1 / sqrt(a)",
+    lambda g, a, y: mul(g, mul(div(y, a), -0.5)),
+    rule="float",
+    domain=(0.2, 3.0),
+)
 exp = elementwise("exp", np.exp, "exp(a)", lambda g, y: mul(g, y), rule="float")
 exp2 = elementwise("exp2", np.exp2, "exp2(a)", lambda g, y: mul(g, mul(y, math.log(2.0))), rule="float")
 expm1 = elementwise("expm1", np.expm1, "expm1(a)", lambda g, y: mul(g, add(y, 1.0)), rule="float")
 log = elementwise("log", np.log, "log(a)", lambda g, a: div(g, a), rule="float", domain=(0.2, 3.0))
-log2 = elementwise("log2", np.log2, "log2(a)", lambda g, a: div(g, mul(a, math.log(2.0))), rule="float", domain=(0.2, 3.0))
-log10 = elementwise("log10", np.log10, "log10(a)", lambda g, a: div(g, mul(a, math.log(10.0))), rule="float", domain=(0.2, 3.0))
+log2 = elementwise(
+    "log2", np.log2, "log2(a)", lambda g, a: div(g, mul(a, math.log(2.0))), rule="float", domain=(0.2, 3.0)
+)
+log10 = elementwise(
+    "log10", np.log10, "log10(a)", lambda g, a: div(g, mul(a, math.log(10.0))), rule="float", domain=(0.2, 3.0)
+)
 log1p = elementwise("log1p", np.log1p, "log1p(a)", lambda g, a: div(g, add(a, 1.0)), rule="float", domain=(-0.5, 3.0))
 _LOGADDEXP = "isinf(GG_MAX(a, b)) ? GG_MAX(a, b) : GG_MAX(a, b) + log1p(exp(-fabs(a - b)))"
-logaddexp = elementwise("logaddexp", np.logaddexp, _LOGADDEXP,
-                        (lambda g, a, y: mul(g, exp(sub(a, y))), lambda g, b, y: mul(g, exp(sub(b, y)))),
-                        arity=2, rule="float", dtypes="f")  # fmt: skip
+logaddexp = elementwise(
+    "logaddexp",
+    np.logaddexp,
+    _LOGADDEXP,
+    (lambda g, a, y: mul(g, exp(sub(a, y))), lambda g, b, y: mul(g, exp(sub(b, y)))),
+    arity=2,
+    rule="float",
+    dtypes="f",
+)
 
 # -- trigonometric, hyperbolic ------------------------------------------------------------
 
 sin = elementwise("sin", np.sin, "sin(a)", lambda g, a: mul(g, cos(a)), rule="float")
 cos = elementwise("cos", np.cos, "cos(a)", lambda g, a: neg(mul(g, sin(a))), rule="float")
 tan = elementwise("tan", np.tan, "tan(a)", lambda g, y: mul(g, add(square(y), 1.0)), rule="float", domain=(-1.2, 1.2))
-asin = elementwise("asin", np.arcsin, "asin(a)", lambda g, a: mul(g, rsqrt(sub(1.0, square(a)))), rule="float", domain=(-0.9, 0.9))
-acos = elementwise("acos", np.arccos, "acos(a)", lambda g, a: neg(mul(g, rsqrt(sub(1.0, square(a))))), rule="float", domain=(-0.9, 0.9))
+asin = elementwise(
+    "asin", np.arcsin, "asin(a)", lambda g, a: mul(g, rsqrt(sub(1.0, square(a)))), rule="float", domain=(-0.9, 0.9)
+)
+acos = elementwise(
+    "acos", np.arccos, "acos(a)", lambda g, a: neg(mul(g, rsqrt(sub(1.0, square(a))))), rule="float", domain=(-0.9, 0.9)
+)
 atan = elementwise("atan", np.arctan, "atan(a)", lambda g, a: div(g, add(square(a), 1.0)), rule="float")
 sinh = elementwise("sinh", np.sinh, "sinh(a)", lambda g, a: mul(g, cosh(a)), rule="float")
 cosh = elementwise("cosh", np.cosh, "cosh(a)", lambda g, a: mul(g, sinh(a)), rule="float")
 # Some OpenCL libraries stop an ulp short of 1, and the derivative 1 - y*y would then not vanish far out.
-tanh = elementwise("tanh", np.tanh, "fabs(a) > K(20) ? (a > 0 ? K(1) : K(-1)) : tanh(a)", lambda g, y: mul(g, sub(1.0, square(y))), rule="float")
+tanh = elementwise(
+    "tanh",
+    np.tanh,
+    "fabs(a) > K(20) ? (a > 0 ? K(1) : K(-1)) : tanh(a)",
+    lambda g, y: mul(g, sub(1.0, square(y))),
+    rule="float",
+)
 asinh = elementwise("asinh", np.arcsinh, "asinh(a)", lambda g, a: mul(g, rsqrt(add(square(a), 1.0))), rule="float")
-acosh = elementwise("acosh", np.arccosh, "acosh(a)", lambda g, a: mul(g, rsqrt(sub(square(a), 1.0))), rule="float", domain=(1.2, 3.0))
-atanh = elementwise("atanh", np.arctanh, "atanh(a)", lambda g, a: div(g, sub(1.0, square(a))), rule="float", domain=(-0.8, 0.8))
+acosh = elementwise(
+    "acosh", np.arccosh, "acosh(a)", lambda g, a: mul(g, rsqrt(sub(square(a), 1.0))), rule="float", domain=(1.2, 3.0)
+)
+atanh = elementwise(
+    "atanh", np.arctanh, "atanh(a)", lambda g, a: div(g, sub(1.0, square(a))), rule="float", domain=(-0.8, 0.8)
+)
 
 # -- special functions, activations -----------------------------------------------------------
 
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
-erf = elementwise("erf", special.erf, "erf(a)", lambda g, a: mul(g, mul(exp(neg(square(a))), _TWO_OVER_SQRT_PI)), rule="float")
-erfc = elementwise("erfc", special.erfc, "erfc(a)", lambda g, a: mul(g, mul(exp(neg(square(a))), -_TWO_OVER_SQRT_PI)), rule="float")
-sigmoid = elementwise("sigmoid", special.sigmoid, "(T)1 / ((T)1 + exp(-a))",
-                      lambda g, y: mul(g, mul(y, sub(1.0, y))), rule="float")  # fmt: skip
-relu = elementwise("relu", lambda a: np.maximum(a, 0), "GG_MAX(a, (T)0)", lambda g, y: mul(g, gt(y, 0)),
-                   domain=(0.1, 2.0), dtypes="fi", rule="number")  # fmt: skip
+erf = elementwise(
+    "erf", special.erf, "erf(a)", lambda g, a: mul(g, mul(exp(neg(square(a))), _TWO_OVER_SQRT_PI)), rule="float"
+)
+erfc = elementwise(
+    "erfc", special.erfc, "erfc(a)", lambda g, a: mul(g, mul(exp(neg(square(a))), -_TWO_OVER_SQRT_PI)), rule="float"
+)
+sigmoid = elementwise(
+    "sigmoid", special.sigmoid, "(T)1 / ((T)1 + exp(-a))", lambda g, y: mul(g, mul(y, sub(1.0, y))), rule="float"
+)
+relu = elementwise(
+    "relu",
+    lambda a: np.maximum(a, 0),
+    "GG_MAX(a, (T)0)",
+    lambda g, y: mul(g, gt(y, 0)),
+    domain=(0.1, 2.0),
+    dtypes="fi",
+    rule="number",
+)
 
 # -- choosing -------------------------------------------------------------------------------
 
@@ -241,9 +390,15 @@ _WHERE = (
     S((lambda r: r.random((3, 1)) > 0.5, (4,), ())),
     S((lambda r: r.random((0, 2)) > 0.5, (2,), (1,))),
 )
-_where = elementwise("where", lambda a, b, c: np.where(a, b, c), "a != 0 ? b : c",
-                     (None, lambda g, a: where(a, g, 0.0), lambda g, a: where(a, 0.0, g)), arity=3, masked=True,
-                     samples=_WHERE)  # fmt: skip
+_where = elementwise(
+    "where",
+    lambda a, b, c: np.where(a, b, c),
+    "a != 0 ? b : c",
+    (None, lambda g, a: where(a, g, 0.0), lambda g, a: where(a, 0.0, g)),
+    arity=3,
+    masked=True,
+    samples=_WHERE,
+)
 
 
 def where(condition: Any, input: Any = None, other: Any = None) -> Any:
@@ -254,18 +409,27 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
 
         return nonzero(condition, as_tuple=True)
     if isinstance(condition, table.Tensor) and condition._array.dtype != bool:
-        raise DTypeError(f"where: the condition must be a bool tensor, not {condition.dtype.name}; compare it with something")
+        raise DTypeError(
+            f"where: the condition must be a bool tensor, not {condition.dtype.name}; compare it with something"
+        )
     return _where(condition, input, other)
 
 
 where.op = _where.op  # type: ignore[attr-defined]
 _where.op.function = where
 
-_clamp = elementwise("clamp", lambda a, b, c: np.minimum(np.maximum(a, b), c), "GG_MIN(GG_MAX(a, b), c)",
-                     (lambda g, a, b, c: mul(g, logical_and(ge(a, b), le(a, c))),
-                      lambda g, a, b, c: mul(g, logical_and(lt(a, b), lt(b, c))),
-                      lambda g, a, b, c: mul(g, logical_or(gt(a, c), gt(b, c)))),
-                     arity=3, dtypes="fi")  # fmt: skip
+_clamp = elementwise(
+    "clamp",
+    lambda a, b, c: np.minimum(np.maximum(a, b), c),
+    "GG_MIN(GG_MAX(a, b), c)",
+    (
+        lambda g, a, b, c: mul(g, logical_and(ge(a, b), le(a, c))),
+        lambda g, a, b, c: mul(g, logical_and(lt(a, b), lt(b, c))),
+        lambda g, a, b, c: mul(g, logical_or(gt(a, c), gt(b, c))),
+    ),
+    arity=3,
+    dtypes="fi",
+)
 
 
 def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
@@ -283,10 +447,22 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
 clamp.op = _clamp.op  # type: ignore[attr-defined]
 _clamp.op.function = clamp
 
-clamp_min = elementwise("clamp_min", np.maximum, "GG_MAX(a, b)",
-                        (lambda g, a, b: mul(g, ge(a, b)), lambda g, a, b: mul(g, lt(a, b))), arity=2, dtypes="fi")  # fmt: skip
-clamp_max = elementwise("clamp_max", np.minimum, "GG_MIN(a, b)",
-                        (lambda g, a, b: mul(g, le(a, b)), lambda g, a, b: mul(g, gt(a, b))), arity=2, dtypes="fi")  # fmt: skip
+clamp_min = elementwise(
+    "clamp_min",
+    np.maximum,
+    "GG_MAX(a, b)",
+    (lambda g, a, b: mul(g, ge(a, b)), lambda g, a, b: mul(g, lt(a, b))),
+    arity=2,
+    dtypes="fi",
+)
+clamp_max = elementwise(
+    "clamp_max",
+    np.minimum,
+    "GG_MIN(a, b)",
+    (lambda g, a, b: mul(g, le(a, b)), lambda g, a, b: mul(g, gt(a, b))),
+    arity=2,
+    dtypes="fi",
+)
 
 
 def zeros_like(x: Any) -> Any:

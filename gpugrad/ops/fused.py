@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import layout
+from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops.creation import cast
 from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample, composite, primitive
-from gpugrad import dtypes
-
 
 ROUTINES = {
     "softmax": "(array, axis) -> array of the same shape and dtype; the array is not empty",
@@ -34,7 +32,12 @@ def offered(x: Any, name: str) -> Callable[..., Any] | None:
     return x._backend.offer(name)
 
 
-_ROWS = (Sample(((3, 4),), {"dim": 1}), Sample(((2, 3, 4),), {"dim": 0}), Sample(((2, 0),), {"dim": 0}), Sample(([[1000.0, 1001.0], [-1000.0, 0.0]],), {"dim": -1}))
+_ROWS = (
+    Sample(((3, 4),), {"dim": 1}),
+    Sample(((2, 3, 4),), {"dim": 0}),
+    Sample(((2, 0),), {"dim": 0}),
+    Sample(([[1000.0, 1001.0], [-1000.0, 0.0]],), {"dim": -1}),
+)
 
 
 def _softmax_reference(a: Any, dim: int) -> Any:
@@ -106,7 +109,12 @@ def _gelu_reference(a: Any, approximate: str = "none") -> Any:
     return 0.5 * a * (1 + erf(a / math.sqrt(2)))
 
 
-@composite(reference=_gelu_reference, samples=(*_ANY, Sample(((3, 4),), {"approximate": "tanh"})), dtypes="f", torch="nn.functional.gelu")
+@composite(
+    reference=_gelu_reference,
+    samples=(*_ANY, Sample(((3, 4),), {"approximate": "tanh"})),
+    dtypes="f",
+    torch="nn.functional.gelu",
+)
 def gelu(input: Any, approximate: str = "none") -> Any:
     """x times the normal distribution function of x, exactly or by a tanh (Hendrycks and Gimpel,
     "Gaussian error linear units", 2016)."""
@@ -126,7 +134,13 @@ def silu(input: Any) -> Any:
     return e.mul(x, e.sigmoid(x))
 
 
-@composite(reference=lambda a: np.where(a > 0, a, 0.01 * a), samples=_ANY, domain=(0.1, 2.0), dtypes="f", torch="nn.functional.leaky_relu")
+@composite(
+    reference=lambda a: np.where(a > 0, a, 0.01 * a),
+    samples=_ANY,
+    domain=(0.1, 2.0),
+    dtypes="f",
+    torch="nn.functional.leaky_relu",
+)
 def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
     """x where positive, else ``negative_slope`` x."""
     return e.where(e.gt(input, 0), input, e.mul(input, negative_slope))

@@ -41,9 +41,16 @@ def _check_index(op: str, x: Any, index: Any) -> Any:
 # Negative indices count from the end; which elements are out of range is checked where the
 # data is. b is the size.
 def _wrapping(name: str, op: str) -> Any:
-    return elementwise(name, lambda a, b: np.where(a < 0, a + b, a), "a < 0 ? a + b : a", arity=2,
-                       check=lambda a, b: (a < -b) | (a >= b), c_check="a < -b || a >= b",
-                       error=(IndexError, op + ": index {a} is out of range for size {b}"), samples=())  # fmt: skip
+    return elementwise(
+        name,
+        lambda a, b: np.where(a < 0, a + b, a),
+        "a < 0 ? a + b : a",
+        arity=2,
+        check=lambda a, b: (a < -b) | (a >= b),
+        c_check="a < -b || a >= b",
+        error=(IndexError, op + ": index {a} is out of range for size {b}"),
+        samples=(),
+    )
 
 
 _wrap_index = _wrapping("wrap_index", "index")
@@ -53,9 +60,16 @@ _wrap_take = _wrapping("wrap_take", "take")
 # -- whole slices ------------------------------------------------------------
 
 
-@primitive("index_select", (lambda g, a_shape, b, dim: _index_add_zeros(g, b, shape=a_shape, dim=dim), None),
-           reference=lambda a, i, dim: np.take(a, i, axis=dim),
-           samples=(Sample(((4, 3), [2, 0, 2]), {"dim": 0}), Sample(((2, 5, 3), [[1, 1, 4, 0]][0]), {"dim": 1}), Sample(((3, 2), _indices(3, 0)), {"dim": 0})))  # fmt: skip
+@primitive(
+    "index_select",
+    (lambda g, a_shape, b, dim: _index_add_zeros(g, b, shape=a_shape, dim=dim), None),
+    reference=lambda a, i, dim: np.take(a, i, axis=dim),
+    samples=(
+        Sample(((4, 3), [2, 0, 2]), {"dim": 0}),
+        Sample(((2, 5, 3), [[1, 1, 4, 0]][0]), {"dim": 1}),
+        Sample(((3, 2), _indices(3, 0)), {"dim": 0}),
+    ),
+)
 def _index_select(backend: Any, a: Any, index: Any, dim: int, op: str = "index_select") -> Any:
     return backend.take(a, index, dim, op)
 
@@ -102,9 +116,12 @@ def embedding(index: Any, weight: Any, op: str = "embedding") -> Any:
 # -- single elements -----------------------------------------------------------------
 
 
-@primitive("gather", (lambda g, a_shape, b, dim: scatter_add(zeros(a_shape, dtype=g.dtype, device=g.device), dim, b, g), None),
-           reference=lambda a, i, dim: np.take_along_axis(a, i, dim),
-           samples=(Sample(((3, 4), _indices(4, 3, 2)), {"dim": 1}), Sample(((3, 4), _indices(3, 5, 4)), {"dim": 0})))  # fmt: skip
+@primitive(
+    "gather",
+    (lambda g, a_shape, b, dim: scatter_add(zeros(a_shape, dtype=g.dtype, device=g.device), dim, b, g), None),
+    reference=lambda a, i, dim: np.take_along_axis(a, i, dim),
+    samples=(Sample(((3, 4), _indices(4, 3, 2)), {"dim": 1}), Sample(((3, 4), _indices(3, 5, 4)), {"dim": 0})),
+)
 def _gather(backend: Any, a: Any, index: Any, dim: int, op: str = "gather") -> Any:
     return backend.gather(a, index, dim, op)
 
@@ -112,9 +129,12 @@ def _gather(backend: Any, a: Any, index: Any, dim: int, op: str = "gather") -> A
 def _check_gather(op: str, x: Any, index: Any, dim: int) -> int:
     d = layout.normalize_axis(dim, x._array.ndim, op)
     shape, want = index._array.shape, x._array.shape
-    if len(shape) != len(want) or (index._array.size and any(n > m for i, (n, m) in enumerate(zip(shape, want, strict=True)) if i != d)):
+    if len(shape) != len(want) or (
+        index._array.size and any(n > m for i, (n, m) in enumerate(zip(shape, want, strict=True)) if i != d)
+    ):
         raise RuntimeError(
-            f"{op}: the index of shape {tuple(shape)} must have as many dimensions as the tensor of shape {tuple(want)} "
+            f"{op}: the index of shape {tuple(shape)} must have as many dimensions as the tensor of shape "
+            f"{tuple(want)} "
             f"and be no larger except in dimension {d}"
         )
     return d
@@ -156,7 +176,9 @@ def take(x: Any, index: Any) -> Any:
 def _scatter_reference(ufunc: Any) -> Any:
     def reference(a: Any, index: Any, src: Any, dim: int) -> Any:
         out = a.copy()
-        where = [np.arange(n).reshape([-1 if i == j else 1 for j in range(index.ndim)]) for i, n in enumerate(index.shape)]
+        where = [
+            np.arange(n).reshape([-1 if i == j else 1 for j in range(index.ndim)]) for i, n in enumerate(index.shape)
+        ]
         where[dim] = index
         src = src[tuple(slice(0, n) for n in index.shape)]
         if ufunc is None:
@@ -172,16 +194,27 @@ def _permuted(n: int, rows: int, columns: int) -> Any:
     return lambda r: np.stack([r.permutation(n)[:rows] for _ in range(columns)], 1)
 
 
-@primitive("scatter", (lambda g, b, dim: scatter(g, dim, b, 0.0), None, lambda g, b, dim: gather(g, dim, b)),
-           reference=_scatter_reference(None), samples=(Sample(((4, 3), _permuted(4, 2, 3), (2, 3)), {"dim": 0}),))  # fmt: skip
+@primitive(
+    "scatter",
+    (lambda g, b, dim: scatter(g, dim, b, 0.0), None, lambda g, b, dim: gather(g, dim, b)),
+    reference=_scatter_reference(None),
+    samples=(Sample(((4, 3), _permuted(4, 2, 3), (2, 3)), {"dim": 0}),),
+)
 def _scatter(backend: Any, a: Any, index: Any, src: Any, dim: int) -> Any:
     out = backend.copy(a)
     backend.scatter(out, index, src, dim, "set", "scatter")
     return out
 
 
-@primitive("scatter_add", (lambda g: g, None, lambda g, b, dim: gather(g, dim, b)),
-           reference=_scatter_reference(np.add), samples=(Sample(((4, 3), _indices(4, 5, 3), (5, 3)), {"dim": 0}), Sample(((2, 3), _indices(3, 2, 6), (2, 6)), {"dim": 1})))  # fmt: skip
+@primitive(
+    "scatter_add",
+    (lambda g: g, None, lambda g, b, dim: gather(g, dim, b)),
+    reference=_scatter_reference(np.add),
+    samples=(
+        Sample(((4, 3), _indices(4, 5, 3), (5, 3)), {"dim": 0}),
+        Sample(((2, 3), _indices(3, 2, 6), (2, 6)), {"dim": 1}),
+    ),
+)
 def _scatter_add(backend: Any, a: Any, index: Any, src: Any, dim: int) -> Any:
     out = backend.copy(a)
     backend.scatter(out, index, src, dim, "add", "scatter_add")
@@ -198,9 +231,14 @@ def _scatter_reduce_grads(g: Any, a: Any, b: Any, c: Any, y: Any, dim: int, mode
     return e.mul(share, hit_a), e.mul(gather(share, dim, b), hit_c)
 
 
-@primitive("scatter_reduce", (
-    lambda g, a, b, c, y, dim, mode: _scatter_reduce_grads(g, a, b, c, y, dim, mode)[0], None,
-    lambda g, a, b, c, y, dim, mode: _scatter_reduce_grads(g, a, b, c, y, dim, mode)[1]))  # fmt: skip
+@primitive(
+    "scatter_reduce",
+    (
+        lambda g, a, b, c, y, dim, mode: _scatter_reduce_grads(g, a, b, c, y, dim, mode)[0],
+        None,
+        lambda g, a, b, c, y, dim, mode: _scatter_reduce_grads(g, a, b, c, y, dim, mode)[1],
+    ),
+)
 def _scatter_reduce(backend: Any, a: Any, index: Any, src: Any, dim: int, mode: str) -> Any:
     out = backend.copy(a)
     backend.scatter(out, index, src, dim, mode, "scatter_reduce")
@@ -215,8 +253,12 @@ def _scatter_arguments(op: str, x: Any, dim: int, index: Any, src: Any) -> tuple
     if src.dtype is not x.dtype:
         raise RuntimeError(f"{op}: src must have the dtype of the tensor, got {describe(x, src)}")
     same_device(op, (x, src))
-    if len(src._array.shape) != len(index._array.shape) or any(n < m for n, m in zip(src._array.shape, index._array.shape, strict=True)):
-        raise RuntimeError(f"{op}: src of shape {tuple(src.shape)} is smaller than the index of shape {tuple(index.shape)}")
+    if len(src._array.shape) != len(index._array.shape) or any(
+        n < m for n, m in zip(src._array.shape, index._array.shape, strict=True)
+    ):
+        raise RuntimeError(
+            f"{op}: src of shape {tuple(src.shape)} is smaller than the index of shape {tuple(index.shape)}"
+        )
     if src._array.shape != index._array.shape:
         src = slice_view(src, index=tuple(slice(0, n) for n in index._array.shape))
     return index, d, src, x
@@ -271,7 +313,9 @@ def scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, *, inclu
         x = scatter(x, d, index, floor)
     if reduce == "mean":
         ones = full(index._array.shape, 1, dtype=x.dtype, device=x.device)
-        count = scatter_add(full(x._array.shape, 1 if include_self else 0, dtype=x.dtype, device=x.device), d, index, ones)
+        count = scatter_add(
+            full(x._array.shape, 1 if include_self else 0, dtype=x.dtype, device=x.device), d, index, ones
+        )
         total = _scatter_add(x, index, src, dim=d)
         count = e.clamp_min(count, 1)
         return e.div(total, count) if x.dtype.is_floating_point else e.floor_divide(total, count)
@@ -311,7 +355,10 @@ def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
     return index_copy(x, dim, index, full(shape, value, dtype=x.dtype, device=x.device))
 
 
-@composite(reference=lambda a, mask, value: np.where(mask, value, a), samples=(Sample(((3, 4), lambda r: r.random((3, 4)) > 0.5), {"value": 7.0}),))
+@composite(
+    reference=lambda a, mask, value: np.where(mask, value, a),
+    samples=(Sample(((3, 4), lambda r: r.random((3, 4)) > 0.5), {"value": 7.0}),),
+)
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """``x`` with ``value`` (a number or a 0-d tensor) where the bool ``mask`` is true."""
     if mask.dtype is not dtypes.bool_:
@@ -419,7 +466,8 @@ def _split_index(x: Any, index: Any) -> tuple[tuple[Any, ...] | None, list[tuple
     items = tuple(_as_index(i, x) for i in items)
     ndim = x._array.ndim
     used = sum(
-        0 if i is None or i is Ellipsis or i is True or i is False else i._array.ndim if _is_mask(i) else 1 for i in items
+        0 if i is None or i is Ellipsis or i is True or i is False else i._array.ndim if _is_mask(i) else 1
+        for i in items
     )
     if used > ndim:
         raise IndexError(f"index: too many indices ({used}) for a tensor of {ndim} dimensions")
@@ -434,7 +482,8 @@ def _split_index(x: Any, index: Any) -> tuple[tuple[Any, ...] | None, list[tuple
                 want = x._array.shape[axis : axis + i._array.ndim]
                 if i._array.shape != want:
                     raise IndexError(
-                        f"index: the mask of shape {tuple(i.shape)} does not match the tensor of shape {tuple(x.shape)} "
+                        f"index: the mask of shape {tuple(i.shape)} does not match the tensor of shape "
+                        f"{tuple(x.shape)} "
                         f"from dimension {axis} on"
                     )
                 for column in _nonzero_columns(i):
@@ -534,7 +583,11 @@ def setitem(x: Any, index: Any, value: Any) -> None:
 
 def _as_value(op: str, x: Any, value: Any, shape: Sequence[int]) -> Any:
     if not isinstance(value, table.Tensor):
-        value = tensor(value, device=x.device) if not isinstance(value, (bool, int, float)) else full((), value, dtype=x.dtype, device=x.device)
+        value = (
+            tensor(value, device=x.device)
+            if not isinstance(value, (bool, int, float))
+            else full((), value, dtype=x.dtype, device=x.device)
+        )
     if value._backend is not x._backend:
         if value._array.ndim:
             same_device(op, (x, value))
@@ -548,7 +601,9 @@ def _as_value(op: str, x: Any, value: Any, shape: Sequence[int]) -> Any:
     except ValueError:
         fits = False
     if not fits:
-        raise RuntimeError(f"{op}: a value of shape {tuple(value.shape)} does not broadcast to the indexed shape {tuple(shape)}")
+        raise RuntimeError(
+            f"{op}: a value of shape {tuple(value.shape)} does not broadcast to the indexed shape {tuple(shape)}"
+        )
     return expand(value, shape)
 
 
@@ -561,5 +616,3 @@ def one_hot(index: Any, num_classes: int = -1) -> Any:
         num_classes = int(index.max().item()) + 1
     out = zeros((*index._array.shape, num_classes), dtype=dtypes.int64, device=index.device)
     return scatter(out, -1, unsqueeze(index, -1), 1)
-
-

@@ -9,6 +9,7 @@ from gpugrad.autograd.graph import Node, edge_of, set_view_refresh, storage_of
 from gpugrad.autograd.modes import mode
 from gpugrad.ops.table import OPS, Op, OpNode
 
+
 def check_inplace(name: str, x: Any) -> Any:
     """The edge of ``x`` if in-place ``name`` may change it now. Raises RuntimeError for a leaf
     that requires grad (or a view of one) while recording, and for self-overlapping memory."""

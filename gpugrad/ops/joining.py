@@ -14,6 +14,7 @@ from gpugrad.ops.movement import expand, narrow, reshape, select, transpose, uns
 from gpugrad.ops.table import Op, composite, describe, primitive, public, same_device, wrap
 from gpugrad.ops.table import Sample as S
 
+
 def _cat_vjp(g: Any, dim: int, shapes: Any, needed: Any) -> list[Any]:
     result, start = [], 0
     for shape, wanted in zip(shapes, needed, strict=True):
@@ -22,8 +23,13 @@ def _cat_vjp(g: Any, dim: int, shapes: Any, needed: Any) -> list[Any]:
     return result
 
 
-_cat = Op("cat", "variadic", _cat_vjp, reference=lambda arrays, dim=0: np.concatenate(arrays, dim),
-          samples=(S(((2, 3), (1, 3)), args_as_list=True), S(((2, 3), (2, 1), (2, 0)), {"dim": -1}, args_as_list=True)))  # fmt: skip
+_cat = Op(
+    "cat",
+    "variadic",
+    _cat_vjp,
+    reference=lambda arrays, dim=0: np.concatenate(arrays, dim),
+    samples=(S(((2, 3), (1, 3)), args_as_list=True), S(((2, 3), (2, 1), (2, 0)), {"dim": -1}, args_as_list=True)),
+)
 
 
 @public("cat")
@@ -44,7 +50,9 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
         raise RuntimeError("cat: zero-dimensional tensors cannot be joined; use stack()")
     for x in solid[1:]:
         shape = x._array.shape
-        if len(shape) != first.ndim or any(n != m for i, (n, m) in enumerate(zip(shape, first.shape, strict=True)) if i != d):
+        if len(shape) != first.ndim or any(
+            n != m for i, (n, m) in enumerate(zip(shape, first.shape, strict=True)) if i != d
+        ):
             raise RuntimeError(
                 f"cat: shapes must agree except in dimension {d}, got {', '.join(str(tuple(s.shape)) for s in tensors)}"
             )
@@ -69,8 +77,10 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 concat = concatenate = cat
 
 
-@composite(reference=lambda arrays, dim=0: np.stack(arrays, dim),
-           samples=(S(((2, 3), (2, 3)), args_as_list=True), S(((2, 3), (2, 3)), {"dim": -1}, args_as_list=True)))  # fmt: skip
+@composite(
+    reference=lambda arrays, dim=0: np.stack(arrays, dim),
+    samples=(S(((2, 3), (2, 3)), args_as_list=True), S(((2, 3), (2, 3)), {"dim": -1}, args_as_list=True)),
+)
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors of one shape joined along a new dimension ``dim``."""
     tensors = list(tensors)
@@ -131,8 +141,12 @@ def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
 # -- copies with elements rearranged ----------------------------------------------------------
 
 
-@primitive("flip", (lambda g, dims: flip(g, dims),), reference=lambda a, dims: np.flip(a, dims),
-           samples=(S(((3, 4),), {"dims": (0,)}), S(((2, 3, 4),), {"dims": (0, -1)})))  # fmt: skip
+@primitive(
+    "flip",
+    (lambda g, dims: flip(g, dims),),
+    reference=lambda a, dims: np.flip(a, dims),
+    samples=(S(((3, 4),), {"dims": (0,)}), S(((2, 3, 4),), {"dims": (0, -1)})),
+)
 def _flip(backend: Any, a: Any, dims: tuple[int, ...]) -> Any:
     index = tuple(slice(None, None, -1) if i in dims else slice(None) for i in range(a.ndim))
     return backend.copy(a[index] if dims and a.size else a)
@@ -157,8 +171,14 @@ def flipud(x: Any) -> Any:
     return flip(x, 0)
 
 
-@composite(reference=lambda a, shifts, dims=None: np.roll(a, shifts, dims),
-           samples=(S(((3, 4),), {"shifts": 2}), S(((3, 4),), {"shifts": (1, -2), "dims": (0, 1)}), S(((0, 3),), {"shifts": 1, "dims": 0})))  # fmt: skip
+@composite(
+    reference=lambda a, shifts, dims=None: np.roll(a, shifts, dims),
+    samples=(
+        S(((3, 4),), {"shifts": 2}),
+        S(((3, 4),), {"shifts": (1, -2), "dims": (0, 1)}),
+        S(((0, 3),), {"shifts": 1, "dims": 0}),
+    ),
+)
 def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
     """Elements moved ``shifts`` places along ``dims``, those pushed out re-entering at the
     other end; without ``dims`` over the flattened tensor."""
@@ -188,8 +208,12 @@ def _pad_reference(a: np.ndarray, pad: Sequence[int], value: float = 0.0) -> np.
     return wide[tuple(cut)]
 
 
-@primitive("pad", (lambda g, pad: pad_constant(g, tuple(-p for p in pad), 0.0),), reference=_pad_reference,
-           samples=(S(((2, 3),), {"pad": (1, 2)}), S(((2, 3, 4),), {"pad": (1, -1, 0, 2), "value": 3.0})))  # fmt: skip
+@primitive(
+    "pad",
+    (lambda g, pad: pad_constant(g, tuple(-p for p in pad), 0.0),),
+    reference=_pad_reference,
+    samples=(S(((2, 3),), {"pad": (1, 2)}), S(((2, 3, 4),), {"pad": (1, -1, 0, 2), "value": 3.0})),
+)
 def _pad(backend: Any, a: Any, pad: tuple[int, ...], value: float) -> Any:
     widths = [(0, 0)] * a.ndim
     for i in range(len(pad) // 2):
@@ -215,7 +239,9 @@ def pad_constant(x: Any, pad: Sequence[int], value: float = 0.0) -> Any:
         raise RuntimeError(f"pad: {pad} must be pairs for at most the {len(shape)} dimensions of shape {tuple(shape)}")
     for i in range(len(pad) // 2):
         if shape[-1 - i] + pad[2 * i] + pad[2 * i + 1] < 0:
-            raise RuntimeError(f"pad: {pad} leaves a negative size in dimension {len(shape) - 1 - i} of shape {tuple(shape)}")
+            raise RuntimeError(
+                f"pad: {pad} leaves a negative size in dimension {len(shape) - 1 - i} of shape {tuple(shape)}"
+            )
     return _pad(x, pad=pad, value=value)
 
 

@@ -13,8 +13,8 @@ from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.movement import expand, permute, reshape, squeeze, transpose, unsqueeze
 from gpugrad.ops.reductions import sum as sum_
-from gpugrad.ops.table import composite, describe, primitive, public, same_device
 from gpugrad.ops.table import Sample as S
+from gpugrad.ops.table import composite, describe, primitive, public, same_device
 
 
 def _turned(x: Any) -> Any:
@@ -34,7 +34,13 @@ _MATMUL = (
 )
 
 
-@primitive("matmul", (lambda g, b: matmul(g, _turned(b)), lambda g, a: matmul(_turned(a), g)), reference=np.matmul, samples=_MATMUL, dtypes="fi")
+@primitive(
+    "matmul",
+    (lambda g, b: matmul(g, _turned(b)), lambda g, a: matmul(_turned(a), g)),
+    reference=np.matmul,
+    samples=_MATMUL,
+    dtypes="fi",
+)
 def _matmul(backend: Any, a: Any, b: Any) -> Any:
     return backend.matmul(a, b)
 
@@ -57,14 +63,19 @@ def matmul(a: Any, b: Any) -> Any:
     if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         raise RuntimeError(
             f"matmul: the last size of the first operand ({x.shape[-1]}) must equal the "
-            f"{'second last' if y.ndim > 1 else 'only'} size of the second ({y.shape[-2 if y.ndim > 1 else 0]}); got {describe(a, b)}"
+            f"{'second last' if y.ndim > 1 else 'only'} size of the second ({y.shape[-2 if y.ndim > 1 else 0]}); "
+            f"got {describe(a, b)}"
         )
     if x.dtype == bool:
         raise DTypeError(f"matmul: not defined for bool tensors; got {describe(a, b)}")
     if x.ndim == 2 and y.ndim == 2:
         return _matmul(a, b)
     if x.ndim == 1:
-        return squeeze(matmul(unsqueeze(a, 0), b), -2) if y.ndim > 1 else reshape(_matmul(unsqueeze(a, 0), unsqueeze(b, 1)), ())
+        return (
+            squeeze(matmul(unsqueeze(a, 0), b), -2)
+            if y.ndim > 1
+            else reshape(_matmul(unsqueeze(a, 0), unsqueeze(b, 1)), ())
+        )
     if y.ndim == 1:
         return squeeze(matmul(a, unsqueeze(b, 1)), -1)
     if y.ndim == 2:  # one matrix for all: the batch is just more rows
@@ -118,8 +129,11 @@ def outer(a: Any, b: Any) -> Any:
     return e.mul(unsqueeze(a, 1), b)
 
 
-@composite(reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * (a @ b),
-           samples=(S(((3, 5), (3, 4), (4, 5))), S(((5,), (3, 4), (4, 5)), {"beta": 2.0, "alpha": 0.5})), dtypes="f")  # fmt: skip
+@composite(
+    reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * (a @ b),
+    samples=(S(((3, 5), (3, 4), (4, 5))), S(((5,), (3, 4), (4, 5)), {"beta": 2.0, "alpha": 0.5})),
+    dtypes="f",
+)
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """``beta * input + alpha * (mat1 @ mat2)``."""
     product = mm(mat1, mat2)
@@ -136,8 +150,10 @@ def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: flo
     return product if beta == 0 else e.add(input if beta == 1 else e.mul(input, beta), product)
 
 
-@composite(reference=lambda a, b, dims=2: np.tensordot(a, b, dims),
-           samples=(S(((2, 3, 4), (3, 4, 5)), {"dims": 2}), S(((2, 3, 4), (4, 3)), {"dims": ([1, 2], [1, 0])})))  # fmt: skip
+@composite(
+    reference=lambda a, b, dims=2: np.tensordot(a, b, dims),
+    samples=(S(((2, 3, 4), (3, 4, 5)), {"dims": 2}), S(((2, 3, 4), (4, 3)), {"dims": ([1, 2], [1, 0])})),
+)
 def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     """Sum of products over ``dims`` dimensions: the last of ``a`` with the first of ``b``, or two
     lists of dimensions."""
@@ -268,5 +284,3 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """``input @ weight.T + bias``: ``[*, in]``, ``[out, in]``, ``[out]`` give ``[*, out]``."""
     out = matmul(input, _turned(weight) if weight._array.ndim > 1 else weight)
     return out if bias is None else e.add(out, bias)
-
-

@@ -265,7 +265,8 @@ def explain(name: str, error: Exception, *inputs: Any) -> Exception:
     if isinstance(error, TypeError):
         kind = DTypeError if isinstance(error, DTypeError) else TypeError
         return kind(f"{name}: {error}; operands: {describe(*inputs)}")
+    shapes = " and ".join(str(tuple(x._array.shape)) for x in inputs if isinstance(x, table.Tensor))
     return RuntimeError(
-        f"{name}: shapes {' and '.join(str(tuple(x._array.shape)) for x in inputs if isinstance(x, table.Tensor))} do not "
+        f"{name}: shapes {shapes} do not "
         f"broadcast; sizes must be equal or 1, counted from the last dimension; operands: {describe(*inputs)}"
     )

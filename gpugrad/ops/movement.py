@@ -18,8 +18,12 @@ from gpugrad.ops.table import Sample as S
 # -- views by geometry -----------------------------------------------------------
 
 
-@view("reshape", lambda g, a_shape: reshape(g, a_shape), reference=np.reshape,
-      samples=(S(((3, 4),), {"shape": (2, 6)}), S(((2, 3, 4),), {"shape": (-1,)}), S(((0, 3),), {"shape": (3, 0)})))  # fmt: skip
+@view(
+    "reshape",
+    lambda g, a_shape: reshape(g, a_shape),
+    reference=np.reshape,
+    samples=(S(((3, 4),), {"shape": (2, 6)}), S(((2, 3, 4),), {"shape": (-1,)}), S(((0, 3),), {"shape": (3, 0)})),
+)
 def _reshape(array: Any, shape: tuple[int, ...]) -> Any:
     strides = layout.view_strides(array.shape, array.strides, shape, array.itemsize)
     if strides is None:
@@ -56,8 +60,16 @@ def reshape(x: Any, *sizes: Any, shape: Any = None) -> Any:
     return _reshape(x, shape=target)
 
 
-@view("permute", lambda g, dims: permute(g, _inverse(dims)), reference=lambda a, dims: np.transpose(a, dims),
-      samples=(S(((2, 3, 4),), {"dims": (2, 0, 1)}), S(((3, 4),), {"dims": (1, 0)}), S(((2, 0, 3),), {"dims": (-1, 0, 1)})))  # fmt: skip
+@view(
+    "permute",
+    lambda g, dims: permute(g, _inverse(dims)),
+    reference=lambda a, dims: np.transpose(a, dims),
+    samples=(
+        S(((2, 3, 4),), {"dims": (2, 0, 1)}),
+        S(((3, 4),), {"dims": (1, 0)}),
+        S(((2, 0, 3),), {"dims": (-1, 0, 1)}),
+    ),
+)
 def _permute(array: Any, dims: tuple[int, ...]) -> Any:
     return [array.shape[i] for i in dims], [array.strides[i] for i in dims], 0
 
@@ -103,7 +115,10 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
     """Dimensions ``source`` moved to the places ``destination``, the rest in order."""
     ndim = x._array.ndim
     src = [layout.normalize_axis(d, ndim, "movedim") for d in ([source] if isinstance(source, int) else source)]
-    dst = [layout.normalize_axis(d, ndim, "movedim") for d in ([destination] if isinstance(destination, int) else destination)]
+    dst = [
+        layout.normalize_axis(d, ndim, "movedim")
+        for d in ([destination] if isinstance(destination, int) else destination)
+    ]
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
         raise RuntimeError(f"movedim: source {source} and destination {destination} must be as many, without repeats")
     order = [d for d in range(ndim) if d not in src]
@@ -112,8 +127,12 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
     return permute(x, order)
 
 
-@view("expand", lambda g, a_shape: _sum_to(g, a_shape), reference=lambda a, shape: np.broadcast_to(a, shape),
-      samples=(S(((3, 1),), {"shape": (2, 3, 4)}), S(((4,),), {"shape": (3, 4)}), S(((),), {"shape": (2,)})))  # fmt: skip
+@view(
+    "expand",
+    lambda g, a_shape: _sum_to(g, a_shape),
+    reference=lambda a, shape: np.broadcast_to(a, shape),
+    samples=(S(((3, 1),), {"shape": (2, 3, 4)}), S(((4,),), {"shape": (3, 4)}), S(((),), {"shape": (2,)})),
+)
 def _expand(array: Any, shape: tuple[int, ...]) -> Any:
     return shape, layout.expand_strides(array.shape, array.strides, shape), 0
 
@@ -204,9 +223,17 @@ def unflatten(x: Any, dim: int, sizes: Sequence[int]) -> Any:
     return reshape(x, (*shape[:d], *inner, *shape[d + 1 :]))
 
 
-@view("slice", lambda g, a_shape, index: _slice_scatter(g, shape=a_shape, index=index), reference=lambda a, index: a[index],
-      samples=(S(((4, 5),), {"index": (slice(1, 3), slice(None, None, 2))}), S(((4, 5),), {"index": (2, None, Ellipsis)}),
-               S(((5,),), {"index": (slice(3, 1),)})), torch="Tensor.__getitem__")  # fmt: skip
+@view(
+    "slice",
+    lambda g, a_shape, index: _slice_scatter(g, shape=a_shape, index=index),
+    reference=lambda a, index: a[index],
+    samples=(
+        S(((4, 5),), {"index": (slice(1, 3), slice(None, None, 2))}),
+        S(((4, 5),), {"index": (2, None, Ellipsis)}),
+        S(((5,),), {"index": (slice(3, 1),)}),
+    ),
+    torch="Tensor.__getitem__",
+)
 def slice_view(array: Any, index: tuple[Any, ...]) -> Any:
     """Basic indexing: ``index`` of integers, slices, None and ``...``."""
     return layout.basic_index(array.shape, array.strides, index)
@@ -246,9 +273,12 @@ def select(x: Any, dim: int, index: int) -> Any:
     return slice_view(x, index=(slice(None),) * d + (operator.index(index),))
 
 
-@view("diagonal", lambda g, a_shape, offset, dim1, dim2: _diagonal_scatter(g, shape=a_shape, offset=offset, dim1=dim1, dim2=dim2),
-      reference=lambda a, offset=0, dim1=0, dim2=1: np.diagonal(a, offset, dim1, dim2),
-      samples=(S(((4, 5),)), S(((4, 5),), {"offset": 1}), S(((2, 4, 3),), {"offset": -1, "dim1": 1, "dim2": 2})))  # fmt: skip
+@view(
+    "diagonal",
+    lambda g, a_shape, offset, dim1, dim2: _diagonal_scatter(g, shape=a_shape, offset=offset, dim1=dim1, dim2=dim2),
+    reference=lambda a, offset=0, dim1=0, dim2=1: np.diagonal(a, offset, dim1, dim2),
+    samples=(S(((4, 5),)), S(((4, 5),), {"offset": 1}), S(((2, 4, 3),), {"offset": -1, "dim1": 1, "dim2": 2})),
+)
 def _diagonal(array: Any, offset: int, dim1: int, dim2: int) -> Any:
     return _diagonal_geometry(array.shape, array.strides, offset, dim1, dim2)
 
@@ -263,7 +293,9 @@ def _diagonal_geometry(shape: Any, strides: Any, offset: int, dim1: int, dim2: i
     return [shape[i] for i in rest] + [length], [strides[i] for i in rest] + [strides[dim1] + strides[dim2]], start
 
 
-@primitive("diagonal_scatter_into_zeros", (lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2),))
+@primitive(
+    "diagonal_scatter_into_zeros", (lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2),)
+)
 def _diagonal_scatter(backend: Any, a: Any, shape: tuple[int, ...], offset: int, dim1: int, dim2: int) -> Any:
     """Zeros of ``shape`` with ``a`` on a diagonal: the adjoint of ``diagonal``."""
     out = backend.empty(shape, a.dtype)
@@ -285,8 +317,12 @@ def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
 # -- as_strided: any geometry over the same memory ---------------------------------
 
 
-@view("as_strided", lambda g, a_shape, base_strides, shape, strides, offset: _place(
-    g, size=a_shape, base_strides=base_strides, shape=shape, strides=strides, offset=offset))  # fmt: skip
+@view(
+    "as_strided",
+    lambda g, a_shape, base_strides, shape, strides, offset: _place(
+        g, size=a_shape, base_strides=base_strides, shape=shape, strides=strides, offset=offset
+    ),
+)
 def _as_strided(array: Any, shape: Any, strides: Any, offset: int, base_strides: Any) -> Any:
     return shape, strides, offset
 
@@ -305,7 +341,8 @@ def as_strided(x: Any, size: Sequence[int], stride: Sequence[int], storage_offse
     storage = table.storage_of(x)
     if start + low < 0 or start + high > storage.nbytes:
         raise RuntimeError(
-            f"as_strided: size {shape}, stride {tuple(stride)} from element {start // item} reaches outside the storage "
+            f"as_strided: size {shape}, stride {tuple(stride)} from element {start // item} reaches outside the "
+            f"storage "
             f"of {storage.nbytes // item} elements"
         )
     return _as_strided(x, shape=shape, strides=strides, offset=start - x._offset, base_strides=array.strides)
@@ -325,8 +362,14 @@ def _positions(size: Any, base_strides: Any, shape: Any, strides: Any, offset: i
     return np.ndarray(shape, np.int64, cells, (offset - low) // item * 8, [s // item * 8 for s in strides]).copy()
 
 
-@primitive("place", (lambda g, size, base_strides, shape, strides, offset: _pick(
-    g, base_strides=base_strides, shape=shape, strides=strides, offset=offset),))  # fmt: skip
+@primitive(
+    "place",
+    (
+        lambda g, size, base_strides, shape, strides, offset: _pick(
+            g, base_strides=base_strides, shape=shape, strides=strides, offset=offset
+        ),
+    ),
+)
 def _place(backend: Any, a: Any, size: Any, base_strides: Any, shape: Any, strides: Any, offset: int) -> Any:
     """The adjoint of ``as_strided``: zeros of ``size`` to which ``a`` is added through the view's
     geometry over a base with ``base_strides``."""
@@ -349,8 +392,14 @@ def _dense(backend: Any, a: Any) -> Any:
     return a if layout.is_contiguous(a.shape, a.strides, a.itemsize) else backend.copy(a)
 
 
-@primitive("pick", (lambda g, a_shape, base_strides, shape, strides, offset: _place(
-    g, size=a_shape, base_strides=base_strides, shape=shape, strides=strides, offset=offset),))  # fmt: skip
+@primitive(
+    "pick",
+    (
+        lambda g, a_shape, base_strides, shape, strides, offset: _place(
+            g, size=a_shape, base_strides=base_strides, shape=shape, strides=strides, offset=offset
+        ),
+    ),
+)
 def _pick(backend: Any, a: Any, base_strides: Any, shape: Any, strides: Any, offset: int) -> Any:
     """What ``as_strided`` would show of a tensor laid out with ``base_strides``, copied; zero
     between the base's elements."""
@@ -368,12 +417,18 @@ def _without(g: Any, base_strides: Any, shape: Any, strides: Any, offset: int) -
     return as_strided_scatter_raw(g, kept, shape=shape, strides=strides, offset=offset, base_strides=base_strides)
 
 
-@primitive("as_strided_scatter", (
-    lambda g, base_strides, shape, strides, offset: _without(g, base_strides, shape, strides, offset),
-    lambda g, base_strides, shape, strides, offset: _pick(
-        g, base_strides=base_strides, shape=shape, strides=strides, offset=offset),
-))  # fmt: skip
-def as_strided_scatter_raw(backend: Any, a: Any, b: Any, shape: Any, strides: Any, offset: int, base_strides: Any) -> Any:
+@primitive(
+    "as_strided_scatter",
+    (
+        lambda g, base_strides, shape, strides, offset: _without(g, base_strides, shape, strides, offset),
+        lambda g, base_strides, shape, strides, offset: _pick(
+            g, base_strides=base_strides, shape=shape, strides=strides, offset=offset
+        ),
+    ),
+)
+def as_strided_scatter_raw(
+    backend: Any, a: Any, b: Any, shape: Any, strides: Any, offset: int, base_strides: Any
+) -> Any:
     """A copy of ``a`` (taken as laid out with ``base_strides``) with ``b`` written through the
     geometry: what an in-place write to a view makes of the base."""
     out = backend.copy(a)
@@ -390,18 +445,31 @@ def as_strided_scatter_raw(backend: Any, a: Any, b: Any, shape: Any, strides: An
 # -- sliding windows ------------------------------------------------------------------
 
 
-@view("windows", lambda g, a_shape, kernel, stride, dilation: fold_windows(
-    g, size=tuple(a_shape[2:]), stride=stride, dilation=dilation),
-    samples=(S(((2, 2, 5, 6),), {"kernel": (2, 3), "stride": (1, 2), "dilation": (2, 1)}), S(((1, 2, 7),), {"kernel": (3,), "stride": (2,), "dilation": (1,)})))  # fmt: skip
+@view(
+    "windows",
+    lambda g, a_shape, kernel, stride, dilation: fold_windows(
+        g, size=tuple(a_shape[2:]), stride=stride, dilation=dilation
+    ),
+    samples=(
+        S(((2, 2, 5, 6),), {"kernel": (2, 3), "stride": (1, 2), "dilation": (2, 1)}),
+        S(((1, 2, 7),), {"kernel": (3,), "stride": (2,), "dilation": (1,)}),
+    ),
+)
 def windows(array: Any, kernel: Any, stride: Any, dilation: Any) -> Any:
     """View ``[n, c, *out, *kernel]`` of all windows of ``[n, c, *size]``; tuples per dimension."""
     shape, strides = layout.windows(array.shape, array.strides, kernel, stride, dilation)
     return shape, strides, 0
 
 
-@primitive("fold_windows", (lambda g, a_shape, size, stride, dilation: windows(
-    g, kernel=tuple(a_shape[2 + len(size):]), stride=stride, dilation=dilation),),
-    samples=(S(((2, 2, 2, 2, 2, 3),), {"size": (6, 5), "stride": (3, 2), "dilation": (2, 1)}),))  # fmt: skip
+@primitive(
+    "fold_windows",
+    (
+        lambda g, a_shape, size, stride, dilation: windows(
+            g, kernel=tuple(a_shape[2 + len(size) :]), stride=stride, dilation=dilation
+        ),
+    ),
+    samples=(S(((2, 2, 2, 2, 2, 3),), {"size": (6, 5), "stride": (3, 2), "dilation": (2, 1)}),),
+)
 def fold_windows(backend: Any, a: Any, size: Any, stride: Any, dilation: Any) -> Any:
     """The adjoint of ``windows``: ``[n, c, *out, *kernel]`` summed into ``[n, c, *size]``."""
     return backend.fold(a, size, stride, dilation)
@@ -421,4 +489,6 @@ def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
     strides = list(array.strides)
     shape[d] = (n - size) // step + 1
     strides[d] *= step
-    return _as_strided(x, shape=(*shape, size), strides=(*strides, array.strides[d]), offset=0, base_strides=array.strides)
+    return _as_strided(
+        x, shape=(*shape, size), strides=(*strides, array.strides[d]), offset=0, base_strides=array.strides
+    )

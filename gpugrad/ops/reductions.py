@@ -14,10 +14,16 @@ from gpugrad.ops import table
 from gpugrad.ops.creation import cast, full_like, require_dtype
 from gpugrad.ops.joining import flip, pad_constant
 from gpugrad.ops.movement import expand, narrow, reshape, unsqueeze
-from gpugrad.ops.table import composite, primitive, public
 from gpugrad.ops.table import Sample as S
+from gpugrad.ops.table import composite, primitive, public
 
-_DIMS = (S(((3, 4),)), S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True}), S(((),)), S(((0, 3),), {"dim": 0}))
+_DIMS = (
+    S(((3, 4),)),
+    S(((3, 4),), {"dim": 1}),
+    S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True}),
+    S(((),)),
+    S(((0, 3),), {"dim": 0}),
+)
 _DIM = (S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": 0, "keepdim": True}), S(((5,),), {"dim": -1}))
 
 
@@ -40,8 +46,12 @@ def _finish(backend: Any, value: Any, shape: Sequence[int], dim: Sequence[int], 
 # -- sum, prod ---------------------------------------------------------------
 
 
-@primitive("sum", (lambda g, a_shape, dim, keepdim: _spread(g, a_shape, dim, keepdim),), samples=_DIMS,
-           reference=lambda a, dim=None, keepdim=False: np.sum(a, axis=dim, keepdims=keepdim))  # fmt: skip
+@primitive(
+    "sum",
+    (lambda g, a_shape, dim, keepdim: _spread(g, a_shape, dim, keepdim),),
+    samples=_DIMS,
+    reference=lambda a, dim=None, keepdim=False: np.sum(a, axis=dim, keepdims=keepdim),
+)
 def _sum(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool, dtype: np.dtype) -> Any:
     return _finish(backend, backend.reduce("sum", a, dim, dtype), a.shape, dim, keepdim)
 
@@ -95,8 +105,18 @@ def _prod_vjp(g: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     return e.mul(_spread(g, shape, dim, keepdim), permute(others, inverse))
 
 
-@primitive("prod", (_prod_vjp,), reference=lambda a, dim=None, keepdim=False: np.prod(a, axis=dim, keepdims=keepdim),
-           samples=(S(((3, 4),)), S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": 0, "keepdim": True}), S(([[0.0, 2.0], [3.0, 0.0]],), {"dim": 1}), S(((0, 3),), {"dim": 0})))  # fmt: skip
+@primitive(
+    "prod",
+    (_prod_vjp,),
+    reference=lambda a, dim=None, keepdim=False: np.prod(a, axis=dim, keepdims=keepdim),
+    samples=(
+        S(((3, 4),)),
+        S(((3, 4),), {"dim": 1}),
+        S(((2, 3, 4),), {"dim": 0, "keepdim": True}),
+        S(([[0.0, 2.0], [3.0, 0.0]],), {"dim": 1}),
+        S(((0, 3),), {"dim": 0}),
+    ),
+)
 def _prod(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool, dtype: np.dtype) -> Any:
     return _finish(backend, backend.reduce("prod", a, dim, dtype), a.shape, dim, keepdim)
 
@@ -122,12 +142,22 @@ def _extreme_vjp(g: Any, a: Any, y: Any, dim: tuple[int, ...], keepdim: bool) ->
 _EXTREME = (S(((3, 4),)), S(((3, 4),), {"dim": (1,)}), S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True}), S(((),)))
 
 
-@primitive("amax", (_extreme_vjp,), samples=_EXTREME, reference=lambda a, dim=None, keepdim=False: np.max(a, axis=dim, keepdims=keepdim))  # fmt: skip
+@primitive(
+    "amax",
+    (_extreme_vjp,),
+    samples=_EXTREME,
+    reference=lambda a, dim=None, keepdim=False: np.max(a, axis=dim, keepdims=keepdim),
+)
 def _amax(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     return _finish(backend, backend.reduce("max", a, dim, a.dtype), a.shape, dim, keepdim)
 
 
-@primitive("amin", (_extreme_vjp,), samples=_EXTREME, reference=lambda a, dim=None, keepdim=False: np.min(a, axis=dim, keepdims=keepdim))  # fmt: skip
+@primitive(
+    "amin",
+    (_extreme_vjp,),
+    samples=_EXTREME,
+    reference=lambda a, dim=None, keepdim=False: np.min(a, axis=dim, keepdims=keepdim),
+)
 def _amin(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     return _finish(backend, backend.reduce("min", a, dim, a.dtype), a.shape, dim, keepdim)
 
@@ -164,12 +194,20 @@ def aminmax(x: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
     return table.pair("aminmax", "min max", (amin(x, axes, keepdim), amax(x, axes, keepdim)))
 
 
-@primitive("argmax", reference=lambda a, dim=None, keepdim=False: np.argmax(a, axis=dim, keepdims=keepdim), samples=(S(((3, 4),)), *_DIM))
+@primitive(
+    "argmax",
+    reference=lambda a, dim=None, keepdim=False: np.argmax(a, axis=dim, keepdims=keepdim),
+    samples=(S(((3, 4),)), *_DIM),
+)
 def _argmax(backend: Any, a: Any, dim: int) -> Any:
     return backend.arg_reduce("argmax", a, dim)
 
 
-@primitive("argmin", reference=lambda a, dim=None, keepdim=False: np.argmin(a, axis=dim, keepdims=keepdim), samples=(S(((3, 4),)), *_DIM))
+@primitive(
+    "argmin",
+    reference=lambda a, dim=None, keepdim=False: np.argmin(a, axis=dim, keepdims=keepdim),
+    samples=(S(((3, 4),)), *_DIM),
+)
 def _argmin(backend: Any, a: Any, dim: int) -> Any:
     return backend.arg_reduce("argmin", a, dim)
 
@@ -261,7 +299,11 @@ def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return _all(x, dim=layout.normalize_axes(dim, x._array.ndim, "all"), keepdim=keepdim)
 
 
-@composite(reference=lambda a, dim=None: np.count_nonzero(a, axis=dim), samples=(S(([[0, 1], [2, 0]],)), S(([[0, 1], [2, 0]],), {"dim": 1})), differentiable=False)  # fmt: skip
+@composite(
+    reference=lambda a, dim=None: np.count_nonzero(a, axis=dim),
+    samples=(S(([[0, 1], [2, 0]],)), S(([[0, 1], [2, 0]],), {"dim": 1})),
+    differentiable=False,
+)
 def count_nonzero(x: Any, dim: Any = None) -> Any:
     """How many elements are not zero; int64."""
     return sum(e.ne(x, 0), dim)
@@ -270,8 +312,12 @@ def count_nonzero(x: Any, dim: Any = None) -> Any:
 # -- scans -------------------------------------------------------------------------
 
 
-@primitive("cumsum", (lambda g, dim: flip(cumsum(flip(g, dim), dim), dim),), samples=_DIM + (S(((0, 3),), {"dim": 0}),),
-           reference=lambda a, dim, keepdim=False: np.cumsum(a, axis=dim))  # fmt: skip
+@primitive(
+    "cumsum",
+    (lambda g, dim: flip(cumsum(flip(g, dim), dim), dim),),
+    samples=_DIM + (S(((0, 3),), {"dim": 0}),),
+    reference=lambda a, dim, keepdim=False: np.cumsum(a, axis=dim),
+)
 def _cumsum(backend: Any, a: Any, dim: int, dtype: np.dtype) -> Any:
     return backend.scan("sum", a, dim, dtype)
 
@@ -307,7 +353,12 @@ def _cumprod_vjp(g: Any, a: Any, dim: int) -> Any:
     return transpose(sum(triu(e.mul(others, unsqueeze(gs, -2))), -1), dim, -1)
 
 
-@primitive("cumprod", (_cumprod_vjp,), samples=_SCANS + (S(([0.0, 2.0, 0.0, 3.0],), {"dim": 0}),), reference=lambda a, dim: np.cumprod(a, axis=dim))
+@primitive(
+    "cumprod",
+    (_cumprod_vjp,),
+    samples=_SCANS + (S(([0.0, 2.0, 0.0, 3.0],), {"dim": 0}),),
+    reference=lambda a, dim: np.cumprod(a, axis=dim),
+)
 def _cumprod(backend: Any, a: Any, dim: int, dtype: np.dtype) -> Any:
     return backend.scan("prod", a, dim, dtype)
 
@@ -333,7 +384,9 @@ def _floating(x: Any, op: str) -> None:
         raise RuntimeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
 
 
-@composite(reference=lambda a, dim=None, keepdim=False: np.mean(a, axis=dim, keepdims=keepdim), samples=_DIMS[:4], dtypes="f")
+@composite(
+    reference=lambda a, dim=None, keepdim=False: np.mean(a, axis=dim, keepdims=keepdim), samples=_DIMS[:4], dtypes="f"
+)
 def mean(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Arithmetic mean over ``dim`` or all elements. Raises RuntimeError for integers."""
     if dtype is not None:
@@ -350,10 +403,19 @@ def _correction(unbiased: Any, correction: Any) -> float:
     return 1.0 if unbiased is None or unbiased else 0.0
 
 
-_VAR = (S(((3, 4),)), S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True}), S(((3, 4),), {"dim": 1, "correction": 0}))
+_VAR = (
+    S(((3, 4),)),
+    S(((3, 4),), {"dim": 1}),
+    S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True}),
+    S(((3, 4),), {"dim": 1, "correction": 0}),
+)
 
 
-@composite(reference=lambda a, dim=None, correction=1, keepdim=False: np.var(a, axis=dim, ddof=correction, keepdims=keepdim), samples=_VAR, dtypes="f")  # fmt: skip
+@composite(
+    reference=lambda a, dim=None, correction=1, keepdim=False: np.var(a, axis=dim, ddof=correction, keepdims=keepdim),
+    samples=_VAR,
+    dtypes="f",
+)
 def var(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """Variance over ``dim`` or all elements: squared deviations from the mean, summed and divided
     by n - ``correction`` (1 unless given; ``unbiased=False`` means 0)."""
@@ -367,18 +429,26 @@ def var(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = F
     return e.div(total, n if n > 0 else 0.0)
 
 
-@composite(reference=lambda a, dim=None, correction=1, keepdim=False: np.std(a, axis=dim, ddof=correction, keepdims=keepdim), samples=_VAR, dtypes="f")  # fmt: skip
+@composite(
+    reference=lambda a, dim=None, correction=1, keepdim=False: np.std(a, axis=dim, ddof=correction, keepdims=keepdim),
+    samples=_VAR,
+    dtypes="f",
+)
 def std(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """Square root of :func:`var`."""
     return e.sqrt(var(x, dim, unbiased, keepdim, correction=correction))
 
 
-def var_mean(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+def var_mean(
+    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+) -> Any:
     """(variance, mean)."""
     return var(x, dim, unbiased, keepdim, correction=correction), mean(x, dim, keepdim)
 
 
-def std_mean(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+def std_mean(
+    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+) -> Any:
     """(standard deviation, mean)."""
     return std(x, dim, unbiased, keepdim, correction=correction), mean(x, dim, keepdim)
 
@@ -388,7 +458,11 @@ def _logsumexp_reference(a: Any, dim: Any, keepdim: bool = False) -> Any:
     return np.log(np.sum(np.exp(a - top), axis=dim, keepdims=keepdim)) + (top if keepdim else np.squeeze(top, dim))
 
 
-@composite(reference=_logsumexp_reference, samples=(S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True})), dtypes="f")  # fmt: skip
+@composite(
+    reference=_logsumexp_reference,
+    samples=(S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True})),
+    dtypes="f",
+)
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """log(sum(exp(x))) over ``dim``, without overflow."""
     axes = layout.normalize_axes(dim, x._array.ndim, "logsumexp")
@@ -412,7 +486,12 @@ def _norm_reference(a: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) 
     return np.sum(size**p, axis=axes, keepdims=keepdim) ** (1 / p)
 
 
-_NORMS = (S(((3, 4),)), S(((3, 4),), {"p": 1, "dim": 1}), S(((3, 4),), {"p": 3, "dim": 0, "keepdim": True}), S(((3, 4),), {"p": math.inf, "dim": 1}))
+_NORMS = (
+    S(((3, 4),)),
+    S(((3, 4),), {"p": 1, "dim": 1}),
+    S(((3, 4),), {"p": 3, "dim": 0, "keepdim": True}),
+    S(((3, 4),), {"p": math.inf, "dim": 1}),
+)
 
 
 @composite(reference=_norm_reference, samples=_NORMS, dtypes="f", domain=(0.2, 2.0))

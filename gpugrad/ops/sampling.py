@@ -27,16 +27,24 @@ def _float_dtype(dtype: Any, op: str) -> dtypes.DType:
     return d
 
 
-def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def rand(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Any:
     """Uniform on [0, 1)."""
     d = _float_dtype(dtype, "rand")
-    return _finish(_draw("uniform", shape_of(size, "rand"), d, backend_for(device, d, "rand"), generator), requires_grad)
+    return _finish(
+        _draw("uniform", shape_of(size, "rand"), d, backend_for(device, d, "rand"), generator), requires_grad
+    )
 
 
-def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def randn(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Any:
     """Normal with mean 0 and variance 1."""
     d = _float_dtype(dtype, "randn")
-    return _finish(_draw("normal", shape_of(size, "randn"), d, backend_for(device, d, "randn"), generator), requires_grad)
+    return _finish(
+        _draw("normal", shape_of(size, "randn"), d, backend_for(device, d, "randn"), generator), requires_grad
+    )
 
 
 def _integers(low: int, high: int, shape: tuple[int, ...], backend: Any, generator: Generator | None, op: str) -> Any:
@@ -121,7 +129,9 @@ def multinomial(input: Any, num_samples: int, replacement: bool = False, *, gene
         raise RuntimeError("multinomial: weights must be finite, not negative, and not all zero")
     n, k = rows._array.shape
     if not replacement and num_samples > (host > 0).sum(-1).min(initial=k):
-        raise RuntimeError(f"multinomial: cannot draw {num_samples} samples without replacement from fewer non-zero weights")
+        raise RuntimeError(
+            f"multinomial: cannot draw {num_samples} samples without replacement from fewer non-zero weights"
+        )
     if replacement:
         total = cumsum(rows, -1)
         u = _draw("uniform", (n, num_samples), rows.dtype, rows._backend, generator)
@@ -134,7 +144,15 @@ def multinomial(input: Any, num_samples: int, replacement: bool = False, *, gene
     return out if weights._array.ndim == 2 else reshape(out, -1)
 
 
-def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Any:
+def normal(
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+) -> Any:
     """Normal with ``mean`` and ``std``: numbers with ``size``, or tensors."""
     tensors = [x for x in (mean, std) if isinstance(x, table.Tensor)]
     if not tensors:
@@ -188,5 +206,3 @@ def exponential_(x: Any, lambd: float = 1.0, *, generator: Generator | None = No
     """Fill ``x`` with exponentially distributed numbers of rate ``lambd``."""
     u = _draw("uniform", tuple(x._array.shape), _float_dtype(x.dtype, "exponential_"), x._backend, generator)
     return _fill("exponential_", x, e.mul(e.log1p(e.neg(u)), -1.0 / lambd))
-
-

@@ -11,10 +11,15 @@ from gpugrad.ops import table
 from gpugrad.ops.creation import cast, contiguous, full_like, zeros
 from gpugrad.ops.indexing import gather, scatter_add
 from gpugrad.ops.movement import narrow, reshape, select
-from gpugrad.ops.table import pair, primitive, public
 from gpugrad.ops.table import Sample as S
+from gpugrad.ops.table import pair, primitive, public
 
-_SORTS = (S(((3, 5),)), S(((3, 5),), {"dim": 0, "descending": True}), S(([3.0, float("nan"), -1.0, float("inf")],)), S(((0, 3),)))
+_SORTS = (
+    S(((3, 5),)),
+    S(((3, 5),), {"dim": 0, "descending": True}),
+    S(([3.0, float("nan"), -1.0, float("inf")],)),
+    S(((0, 3),)),
+)
 
 
 def _sort_reference(a: np.ndarray, dim: int = -1, descending: bool = False) -> np.ndarray:
@@ -22,8 +27,12 @@ def _sort_reference(a: np.ndarray, dim: int = -1, descending: bool = False) -> n
     return np.flip(value, dim) if descending else value
 
 
-@primitive("sort", (lambda g, a_shape, second, dim: scatter_add(zeros(a_shape, dtype=g.dtype, device=g.device), dim, second, g),),
-           reference=_sort_reference, samples=_SORTS)  # fmt: skip
+@primitive(
+    "sort",
+    (lambda g, a_shape, second, dim: scatter_add(zeros(a_shape, dtype=g.dtype, device=g.device), dim, second, g),),
+    reference=_sort_reference,
+    samples=_SORTS,
+)
 def _sort(backend: Any, a: Any, dim: int, descending: bool) -> Any:
     return backend.sort(a, dim, descending)
 
@@ -101,7 +110,9 @@ def msort(x: Any) -> Any:
     return sort(x, 0)[0]
 
 
-def searchsorted(sorted_sequence: Any, values: Any, *, right: bool = False, out_int32: bool = False, side: str | None = None) -> Any:
+def searchsorted(
+    sorted_sequence: Any, values: Any, *, right: bool = False, out_int32: bool = False, side: str | None = None
+) -> Any:
     """For each of ``values`` where it would stand in the 1-d ``sorted_sequence`` (or row by row, if
     both have the same leading sizes): how many elements are smaller (``right``: or equal)."""
     from gpugrad.ops import elementwise as e

@@ -116,9 +116,7 @@ class Op:
         found = self.plans.get(key)
         if found is None:
             names: dict[str, int] = {}
-            rules = (self.variadic,) if self.variadic else tuple(
-                v for i, v in enumerate(self.vjps) if key >> i & 1
-            )  # fmt: skip
+            rules = (self.variadic,) if self.variadic else tuple(v for i, v in enumerate(self.vjps) if key >> i & 1)
             for rule in rules:
                 for n in rule.names if rule else ():
                     if n in _RESULTS:

@@ -31,31 +31,66 @@ def _conv_reference(x: Any, w: Any, stride: Any, dilation: Any, groups: int) -> 
         xs = x[:, g * per_in : (g + 1) * per_in]
         ws = w[g * per_out : (g + 1) * per_out]
         for k in product(*(range(n) for n in w.shape[2:])):
-            cut = tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(k, dilation, out, stride, strict=True))
-            result[:, g * per_out : (g + 1) * per_out] += np.einsum("nc...,oc->no...", xs[(slice(None), slice(None), *cut)], ws[(slice(None), slice(None), *k)])
+            cut = tuple(
+                slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(k, dilation, out, stride, strict=True)
+            )
+            result[:, g * per_out : (g + 1) * per_out] += np.einsum(
+                "nc...,oc->no...", xs[(slice(None), slice(None), *cut)], ws[(slice(None), slice(None), *k)]
+            )
     return result
 
 
-@primitive("convolution", (
-    lambda g, a_shape, b, stride, dilation, groups: _input_grad(g, b, size=tuple(a_shape[2:]), stride=stride, dilation=dilation, groups=groups),
-    lambda g, a, b_shape, stride, dilation, groups: _weight_grad(g, a, kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups)),
-    reference=_conv_reference, samples=_CONV, dtypes="f", torch="")  # fmt: skip
+@primitive(
+    "convolution",
+    (
+        lambda g, a_shape, b, stride, dilation, groups: _input_grad(
+            g, b, size=tuple(a_shape[2:]), stride=stride, dilation=dilation, groups=groups
+        ),
+        lambda g, a, b_shape, stride, dilation, groups: _weight_grad(
+            g, a, kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups
+        ),
+    ),
+    reference=_conv_reference,
+    samples=_CONV,
+    dtypes="f",
+    torch="",
+)
 def _convolution(backend: Any, a: Any, b: Any, stride: Any, dilation: Any, groups: int) -> Any:
     return backend.convolve(a, b, stride, dilation, groups)
 
 
-@primitive("convolution_input_grad", (
-    lambda g, b, stride, dilation, groups: _convolution(g, b, stride=stride, dilation=dilation, groups=groups),
-    lambda g, a, b_shape, stride, dilation, groups: _weight_grad(a, g, kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups)),
-    samples=(Sample(((2, 4, 4, 3), (4, 3, 3, 2)), {"size": (6, 7), "stride": (1, 2), "dilation": (1, 1), "groups": 1}),), dtypes="f", torch="")  # fmt: skip
+@primitive(
+    "convolution_input_grad",
+    (
+        lambda g, b, stride, dilation, groups: _convolution(g, b, stride=stride, dilation=dilation, groups=groups),
+        lambda g, a, b_shape, stride, dilation, groups: _weight_grad(
+            a, g, kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups
+        ),
+    ),
+    samples=(
+        Sample(((2, 4, 4, 3), (4, 3, 3, 2)), {"size": (6, 7), "stride": (1, 2), "dilation": (1, 1), "groups": 1}),
+    ),
+    dtypes="f",
+    torch="",
+)
 def _input_grad(backend: Any, a: Any, b: Any, size: Any, stride: Any, dilation: Any, groups: int) -> Any:
     return backend.convolve_input_grad(a, b, size, stride, dilation, groups)
 
 
-@primitive("convolution_weight_grad", (
-    lambda g, b, stride, dilation, groups: _convolution(b, g, stride=stride, dilation=dilation, groups=groups),
-    lambda g, a, b_shape, stride, dilation, groups: _input_grad(a, g, size=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups)),
-    samples=(Sample(((2, 4, 4, 3), (2, 3, 6, 7)), {"kernel": (3, 2), "stride": (1, 2), "dilation": (1, 1), "groups": 1}),), dtypes="f", torch="")  # fmt: skip
+@primitive(
+    "convolution_weight_grad",
+    (
+        lambda g, b, stride, dilation, groups: _convolution(b, g, stride=stride, dilation=dilation, groups=groups),
+        lambda g, a, b_shape, stride, dilation, groups: _input_grad(
+            a, g, size=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups
+        ),
+    ),
+    samples=(
+        Sample(((2, 4, 4, 3), (2, 3, 6, 7)), {"kernel": (3, 2), "stride": (1, 2), "dilation": (1, 1), "groups": 1}),
+    ),
+    dtypes="f",
+    torch="",
+)
 def _weight_grad(backend: Any, a: Any, b: Any, kernel: Any, stride: Any, dilation: Any, groups: int) -> Any:
     return backend.convolve_weight_grad(a, b, kernel, stride, dilation, groups)
 
@@ -65,9 +100,13 @@ def _check_conv(op: str, x: Any, weight: Any, channels: int, groups: int) -> Non
     if x.dtype is not weight.dtype:
         raise RuntimeError(f"{op}: input and weight must have one dtype, got {describe(x, weight)}")
     if x._array.ndim != weight._array.ndim or x._array.ndim < 3:
-        raise RuntimeError(f"{op}: expected [n, c, *size] and a weight with as many dimensions, got {describe(x, weight)}")
+        raise RuntimeError(
+            f"{op}: expected [n, c, *size] and a weight with as many dimensions, got {describe(x, weight)}"
+        )
     if x._array.shape[1] != channels:
-        raise RuntimeError(f"{op}: the weight is for {channels} input channels in {groups} groups, got {describe(x, weight)}")
+        raise RuntimeError(
+            f"{op}: the weight is for {channels} input channels in {groups} groups, got {describe(x, weight)}"
+        )
     if groups < 1 or weight._array.shape[0] % groups:
         raise RuntimeError(f"{op}: {weight._array.shape[0]} channels do not divide into {groups} groups")
 
@@ -84,10 +123,13 @@ def convolution(x: Any, weight: Any, stride: Sequence[int], dilation: Sequence[i
 def _check_window(op: str, x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> None:
     size = x._array.shape[2:]
     if any(s < 1 for s in stride) or any(d < 1 for d in dilation) or any(k < 1 for k in kernel):
-        raise RuntimeError(f"{op}: kernel {tuple(kernel)}, stride {tuple(stride)} and dilation {tuple(dilation)} must be positive")
+        raise RuntimeError(
+            f"{op}: kernel {tuple(kernel)}, stride {tuple(stride)} and dilation {tuple(dilation)} must be positive"
+        )
     if any(n < 1 for n in layout.window_counts(size, kernel, stride, dilation)):
         raise RuntimeError(
-            f"{op}: the kernel of size {tuple(kernel)} (dilation {tuple(dilation)}) does not fit an input of size {tuple(size)} "
+            f"{op}: the kernel of size {tuple(kernel)} (dilation {tuple(dilation)}) does not fit an input of size "
+            f"{tuple(size)} "
             "after padding; make the input larger or the kernel smaller"
         )
 
@@ -101,7 +143,9 @@ def convolution_transpose(
     _check_conv("convolution_transpose", x, weight, weight._array.shape[0], groups)
     want = layout.window_counts(size, weight._array.shape[2:], stride, dilation)
     if tuple(want) != tuple(x._array.shape[2:]):
-        raise RuntimeError(f"convolution_transpose: an output of size {tuple(size)} does not belong to an input of {describe(x)}")
+        raise RuntimeError(
+            f"convolution_transpose: an output of size {tuple(size)} does not belong to an input of {describe(x)}"
+        )
     return _input_grad(x, weight, size=tuple(size), stride=tuple(stride), dilation=tuple(dilation), groups=groups)
 
 
@@ -117,8 +161,18 @@ _POOL = (
 )
 
 
-@primitive("max_pool", (lambda g, a_shape, second, kernel, stride, dilation: _pool_grad(
-    g, second, size=tuple(a_shape[2:]), kernel=kernel, stride=stride, dilation=dilation),), samples=_POOL, reference=_pool_reference, dtypes="f", torch="")  # fmt: skip
+@primitive(
+    "max_pool",
+    (
+        lambda g, a_shape, second, kernel, stride, dilation: _pool_grad(
+            g, second, size=tuple(a_shape[2:]), kernel=kernel, stride=stride, dilation=dilation
+        ),
+    ),
+    samples=_POOL,
+    reference=_pool_reference,
+    dtypes="f",
+    torch="",
+)
 def _max_pool(backend: Any, a: Any, kernel: Any, stride: Any, dilation: Any) -> Any:
     return backend.max_pool(a, kernel, stride, dilation)
 
