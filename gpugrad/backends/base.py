@@ -166,7 +166,7 @@ class Backend(ABC):
     def reduce(self, kind: str, array: Array, axes: Sequence[int], dtype: np.dtype) -> Array:
         """``kind`` in sum, prod, max, min, any, all over ``axes`` (sorted, maybe all or
         none), which the result lacks. Accumulates in ``dtype`` (float32 for half), in a
-        fixed order that depends on shapes alone. sum/prod of nothing is 0/1, any/all
+        fixed order that depends on shapes and strides alone. sum/prod of nothing is 0/1, any/all
         False/True; max/min of nothing never arrives here; max/min pass NaN on."""
 
     @abstractmethod

@@ -294,5 +294,3 @@ def _store(path: Path, code: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         logger.info("gpugrad: cannot keep compiled kernels in %s: %s", path.parent, error)
-
-

@@ -308,7 +308,6 @@ def scalar_packer(short: str) -> Callable[[Any], bytes]:
     return lambda value: (int(value) & mask).to_bytes(size, "little")
 
 
-
 def reduction(kind: str, short: str) -> tuple[str, str]:
     """How two partial results join, and the neutral value to start from, in the type T of a dtype."""
     t = compute_type(short)

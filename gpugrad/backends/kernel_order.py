@@ -32,8 +32,10 @@ class OrderedOps(KernelCore):
         """The dimensions but ``axis``, merged, with each operand's strides in elements."""
         shape, steps = coalesce(_without(array.shape, axis), *(_without(s, axis) for s in strides))
         if len(shape) > MAX_DIMS:
-            raise RuntimeError(f"{op}: a tensor of shape {array.shape} has more than {MAX_DIMS} dimensions that cannot "
-                               "be merged, which is not possible on this device: make it contiguous first")
+            raise RuntimeError(
+                f"{op}: a tensor of shape {array.shape} has more than {MAX_DIMS} dimensions that cannot "
+                "be merged, which is not possible on this device: make it contiguous first"
+            )
         return shape, steps
 
     # -- scans --------------------------------------------------------------------
@@ -232,8 +234,10 @@ class OrderedOps(KernelCore):
         dims, steps = coalesce(shape, moving, elements(index_strides, index.itemsize),
                                elements(out_strides, array.itemsize))  # fmt: skip
         if len(dims) > MAX_DIMS:
-            raise RuntimeError(f"{op}: operands of shape {array.shape} and {index.shape} have more than {MAX_DIMS} "
-                               "dimensions that cannot be merged, which is not possible on this device")
+            raise RuntimeError(
+                f"{op}: operands of shape {array.shape} and {index.shape} have more than {MAX_DIMS} "
+                "dimensions that cannot be merged, which is not possible on this device"
+            )
         idx, code = self._index_type([(array.shape, array.strides, array.offset, array.itemsize),
                                       (shape, index_strides, index.offset, index.itemsize),
                                       (shape, out_strides, 0, array.itemsize)])  # fmt: skip
@@ -277,8 +281,10 @@ class OrderedOps(KernelCore):
         pick = [[s[i] for i in rows] for s in (out_steps, source_steps)]
         row_shape, row_steps = coalesce([index.shape[i] for i in rows], *pick)
         if max(len(lane_shape), len(row_shape)) > MAX_DIMS:
-            raise RuntimeError(f"{op}: operands of shape {out.shape} and {index.shape} have more than {MAX_DIMS} "
-                               "dimensions that cannot be merged, which is not possible on this device")
+            raise RuntimeError(
+                f"{op}: operands of shape {out.shape} and {index.shape} have more than {MAX_DIMS} "
+                "dimensions that cannot be merged, which is not possible on this device"
+            )
         idx, code = self._index_type([(out.shape, out.strides, out.offset, out.itemsize),
                                       (index.shape, source.strides, source.offset, source.itemsize),
                                       (index.shape, (0,) * index.ndim, 0, 8)])  # fmt: skip

@@ -42,8 +42,10 @@ def product_plan(device: KernelCore, a: StridedArray, b: StridedArray) -> Produc
     a_steps, b_steps = elements(a.strides, size), elements(b.strides, size)
     dims, (a_batch, b_batch) = coalesce(batch, a_steps[:-2], b_steps[:-2])
     if len(dims) > MAX_DIMS:
-        raise RuntimeError(f"matmul: operands of shape {a.shape} and {b.shape} have more than {MAX_DIMS} batch "
-                           "dimensions that cannot be merged: make them contiguous first")
+        raise RuntimeError(
+            f"matmul: operands of shape {a.shape} and {b.shape} have more than {MAX_DIMS} batch "
+            "dimensions that cannot be merged: make them contiguous first"
+        )
     index, code = device._index_type([(a.shape, a.strides, a.offset, size), (b.shape, b.strides, b.offset, size),
                                       (shape, plan.strides, 0, size)])  # fmt: skip
     if not device.cpu_shapes or kind(SHORT[a.dtype]) != "f":

@@ -106,9 +106,7 @@ def directory() -> Path:
     for folder in (package / "_kernels", package.parent / "kernels"):
         if (folder / "types.h").is_file():
             return folder
-    raise DeviceError(
-        f"the kernel files are missing from this installation ({package}): reinstall gpugrad"
-    )
+    raise DeviceError(f"the kernel files are missing from this installation ({package}): reinstall gpugrad")
 
 
 @cache

@@ -122,16 +122,16 @@ class KernelBackend(OrderedOps):
         index, code = self._index_type([(shape, s, o, n) for s, o, n in zip(strides, offsets, sizes, strict=True)])
         total = prod(shape)
         run = self.shape["RUN"]
-        dense = all(s == steps[-1] for s in steps) and (
-            dense_order(dims, steps[-1], 1)
-        )
+        dense = all(s == steps[-1] for s in steps) and (dense_order(dims, steps[-1], 1))
         if dense:
             params = struct.pack(f"={1 + len(where)}{code}", total, *where)
             items, variant = -(-total // run), "dense"
         else:
             if len(dims) > MAX_DIMS:
-                raise RuntimeError(f"{row.name}: {len(dims)} dimensions that cannot be merged; at most {MAX_DIMS} "
-                                   "are possible on this device: make the operands contiguous first")
+                raise RuntimeError(
+                    f"{row.name}: {len(dims)} dimensions that cannot be merged; at most {MAX_DIMS} "
+                    "are possible on this device: make the operands contiguous first"
+                )
             piece = self.shape["PIECE"]
             pieces = -(-dims[-1] // piece)
             all_rows = total // dims[-1] if total else 0
@@ -185,9 +185,7 @@ class KernelBackend(OrderedOps):
             defines["SECOND"] = "b" if row.arity > 1 else "0"
         return name, defines
 
-    def copy(
-        self, array: StridedArray, dtype: np.dtype | None = None, out: StridedArray | None = None
-    ) -> StridedArray:
+    def copy(self, array: StridedArray, dtype: np.dtype | None = None, out: StridedArray | None = None) -> StridedArray:
         if out is not None:
             dtype = out.dtype
             array = self._clear_of(array, out)
@@ -209,8 +207,10 @@ class KernelBackend(OrderedOps):
         source: Strides = layout.expand_strides(array.shape, array.strides, shape)
         target = layout.contiguous_strides(shape, dtype.itemsize) if out is None else out.strides
         if len(coalesce(shape, source, target)[0]) > MAX_DIMS:
-            raise RuntimeError(f"copy: a tensor of shape {shape} and strides {source} has more than {MAX_DIMS} "
-                               "dimensions that cannot be merged, which is not possible on this device")
+            raise RuntimeError(
+                f"copy: a tensor of shape {shape} and strides {source} has more than {MAX_DIMS} "
+                "dimensions that cannot be merged, which is not possible on this device"
+            )
         compute, stored = dtype, dtype
         if array.dtype == dtype:  # move bits: one kernel for each size of element
             compute = stored = np.dtype(f"u{dtype.itemsize}")
@@ -353,7 +353,6 @@ class KernelBackend(OrderedOps):
         result = self._result(plan)
         self._launch(plan.kernel, plan.groups, a.buffer, right, result.buffer, plan.params)
         return result
-
 
     def convolve_weight_grad(
         self,

@@ -66,11 +66,15 @@ def open(index: int = 0, cpu_shapes: bool | None = None) -> OpenCLBackend:
     cl = _pyopencl()
     devices = _devices()
     if not devices:
-        raise DeviceError("no OpenCL device was found: install the driver of your GPU, or a CPU one with "
-                          f"{INSTALL} (on Debian and Ubuntu also: apt install pocl-opencl-icd)")
+        raise DeviceError(
+            "no OpenCL device was found: install the driver of your GPU, or a CPU one with "
+            f"{INSTALL} (on Debian and Ubuntu also: apt install pocl-opencl-icd)"
+        )
     if not 0 <= index < len(devices):
-        raise DeviceError(f"device opencl:{index} does not exist: this machine has opencl:0 to "
-                          f"opencl:{len(devices) - 1} (see python -m gpugrad devices)")
+        raise DeviceError(
+            f"device opencl:{index} does not exist: this machine has opencl:0 to "
+            f"opencl:{len(devices) - 1} (see python -m gpugrad devices)"
+        )
     return OpenCLBackend(cl, devices[index], index, cpu_shapes)
 
 
