@@ -335,7 +335,9 @@ logaddexp = elementwise(
 
 sin = elementwise("sin", np.sin, "GG_TRIG(sin, a)", lambda g, a: mul(g, cos(a)), rule="float")
 cos = elementwise("cos", np.cos, "GG_TRIG(cos, a)", lambda g, a: neg(mul(g, sin(a))), rule="float")
-tan = elementwise("tan", np.tan, "GG_TRIG(tan, a)", lambda g, y: mul(g, add(square(y), 1.0)), rule="float", domain=(-1.2, 1.2))
+tan = elementwise(
+    "tan", np.tan, "GG_TRIG(tan, a)", lambda g, y: mul(g, add(square(y), 1.0)), rule="float", domain=(-1.2, 1.2)
+)
 asin = elementwise(
     "asin", np.arcsin, "asin(a)", lambda g, a: mul(g, rsqrt(sub(1.0, square(a)))), rule="float", domain=(-0.9, 0.9)
 )
