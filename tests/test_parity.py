@@ -145,6 +145,42 @@ def test_gradients_of_rows(op, sample, torch):
             parity.same(g.grad, w.grad, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize(("op", "sample"), FLOAT_ROWS)
+def test_second_gradients_of_rows(op, sample, torch):
+    """The gradient of a weighted sum of the first gradients."""
+    if op.name == "clamp" and sample is op.samples[1]:
+        pytest.skip("PyTorch fails on bounds that are broadcast")
+    arrays = make_inputs(op, sample, np.float64, seeded(op.name, "second"))
+    ours = [gg.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    theirs = [parity.to_torch(a, torch, requires_grad=a.dtype.kind == "f") for a in arrays]
+    got, want = call(op, sample, ours), torch_call(op, sample, theirs, torch)
+    want = want[0] if isinstance(want, tuple) else want
+    if not want.requires_grad:
+        pytest.skip("not differentiable in PyTorch")
+    weights = seeded("weights").standard_normal(tuple(want.shape))
+    totals = []
+    for lib, result, leaves in ((gg, got, ours), (torch, want, theirs)):
+        wanted = [t for t in leaves if t.requires_grad]
+        make = gg.tensor if lib is gg else torch.from_numpy
+        first = lib.autograd.grad((result * make(weights)).sum(), wanted, create_graph=True, allow_unused=True)
+        numbers = seeded("more weights")
+        parts = [(g * make(numbers.standard_normal(tuple(g.shape)))).sum() for g in first if g is not None]
+        totals.append((sum(parts[1:], parts[0]), wanted))
+    if not totals[1][0].requires_grad:
+        pytest.skip("the first gradient is constant")
+    if not totals[0][0].requires_grad:
+        second = [None for _ in totals[0][1]]
+    else:
+        second = gg.autograd.grad(*totals[0], allow_unused=True)
+    for g, w in zip(second, torch.autograd.grad(*totals[1], allow_unused=True), strict=True):
+        w = None if w is None else w.numpy(force=True)
+        found = np.zeros_like(w) if g is None and w is not None else None if g is None else g.numpy()
+        if w is None:
+            assert found is None or not found.any()
+        else:
+            np.testing.assert_allclose(found, w, rtol=1e-8, atol=1e-10)
+
+
 # -- special values ------------------------------------------------------------------------------
 
 EDGES = np.array(
