@@ -3,8 +3,8 @@
     python -m benchmarks.train_steps --device cpu --steps 30 --threads 2
 
 Both start from the same weights and see the same batch; the steps alternate, so that a busy machine
-disturbs both alike. Checks that the losses of the first steps agree, prints medians and their ratio, and with ``--json FILE``
-writes them with what they were measured on. Needs the extra ``parity`` (PyTorch, CPU).
+disturbs both alike. Checks that the losses of the first steps agree, prints medians and their ratio, and with
+``--json FILE`` writes them with what they were measured on. Needs the extra ``parity`` (PyTorch, CPU).
 """
 
 from __future__ import annotations

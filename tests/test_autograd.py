@@ -364,6 +364,31 @@ def test_function_with_setup_context():
     assert x.grad.tolist() == [6.0]
 
 
+class DoubleInPlace(gg.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        x.mul_(2.0)
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+def test_function_that_changes_its_input():
+    x = gg.tensor([1.0, 2.0], requires_grad=True)
+    h = x * 3
+    y = DoubleInPlace.apply(h)
+    assert y is h
+    (h * h).sum().backward()
+    assert x.grad.tolist() == [72.0, 144.0]
+    with pytest.raises(RuntimeError, match="DoubleInPlace: a leaf that requires grad"):
+        DoubleInPlace.apply(x)
+    with pytest.raises(RuntimeError, match="DoubleInPlace: an input that is a view"):
+        DoubleInPlace.apply((x * 1.0)[0])
+
+
 def test_function_wrong_number_of_gradients():
     class Bad(gg.autograd.Function):
         @staticmethod

@@ -186,17 +186,24 @@ class Function:
                 continue
             if id(o) in by_id and id(o) not in dirty:
                 o = o.view_as(o) if hasattr(o, "view_as") else o  # an input handed back: keep its own history
-            array = o._array
-            node.outputs.append((tuple(array.shape), o.dtype, _zeros_like(o)))
+            if id(o) in dirty:
+                _check_dirty(cls.__name__, o)
+            node.outputs.append((tuple(o._array.shape), o.dtype, _zeros_like(o)))
             if id(o) not in skip and o.dtype.is_floating_point:
                 o._node = node if len(outputs) == 1 else Slot(node, i)
                 o._requires_grad = False
-                if o._base is None:
-                    o._generation += 1
-                else:
-                    o._base = None
+                o._generation += 1
+                o._base = None  # a view that forward made of something is a tensor of its own from here on
             made.append(o)
         return tuple(made) if isinstance(output, tuple) else made[0]
+
+
+def _check_dirty(name: str, x: Any) -> None:
+    """Raises RuntimeError where a changed input's history cannot be rewritten."""
+    if x._base is not None:
+        raise RuntimeError(f"{name}: an input that is a view cannot be marked dirty; pass x.clone(), or its base")
+    if x._requires_grad and x._node is None:
+        raise RuntimeError(f"{name}: a leaf that requires grad cannot be changed in place and marked dirty")
 
 
 def _weak_unpack(node: _FunctionNode) -> Callable[[], tuple[Any, ...]]:

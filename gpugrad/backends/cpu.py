@@ -107,8 +107,10 @@ class CpuBackend(Backend):
         return None
 
     def memory_stats(self) -> dict[str, int]:
-        import resource
-
+        try:
+            import resource
+        except ImportError:
+            raise NotImplementedError("memory_stats: not available for the CPU on this operating system") from None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         try:
             with builtins.open("/proc/self/statm") as file:

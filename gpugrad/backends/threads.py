@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,6 +27,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._pid = -1
+        self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._blas: ThreadpoolController | None = None
         self.threads = thread_count()
@@ -38,8 +40,10 @@ class Workers:
             return [function(i) for i in items]
         if self._pid != os.getpid():
             self._pid = os.getpid()
+            self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
             self._pool = ThreadPoolExecutor(self.threads, "gpugrad")
             self._blas = ThreadpoolController()
         assert self._pool is not None and self._blas is not None
-        with self._blas.limit(limits=1, user_api="blas"):
+        # One caller at a time: two overlapping limits would restore each other's 1.
+        with self._lock, self._blas.limit(limits=1, user_api="blas"):
             return list(self._pool.map(function, items))

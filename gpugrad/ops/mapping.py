@@ -20,6 +20,7 @@ from gpugrad.ops import inplace, table
 from gpugrad.ops.table import Op, describe, make_node, record, result_type, same_device, wrap
 
 _NO_PARAMS: dict[str, Any] = {}
+_NUMBERS = frozenset((bool, int, float))  # none of which changes a floating dtype
 
 
 class _Rule(dict[np.dtype, tuple[np.dtype, np.dtype]]):
@@ -132,12 +133,19 @@ def _binary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
 
     def call(a: Any, b: Any) -> Any:
         Tensor = table.Tensor
-        if isinstance(a, Tensor) and isinstance(b, Tensor) and a._backend is b._backend:
+        a_is_tensor, b_is_tensor = isinstance(a, Tensor), isinstance(b, Tensor)
+        if a_is_tensor and b_is_tensor and a._backend is b._backend:
             backend = a._backend
             x, y = a._array, b._array
             dtype = x.dtype
             if dtype != y.dtype:
                 dtype = result_type(a, b).numpy
+        elif a_is_tensor and type(b) in _NUMBERS and a._array.dtype.kind == "f":
+            backend, x, y = a._backend, a._array, b
+            dtype = x.dtype
+        elif b_is_tensor and type(a) in _NUMBERS and b._array.dtype.kind == "f":
+            backend, x, y = b._backend, a, b._array
+            dtype = y.dtype
         else:
             (a, b), backend = settle(op.name, (a, b))
             dtype = result_type(a, b).numpy

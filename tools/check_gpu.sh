@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU: the suite, CUDA's memory checkers and the benchmarks; results under OUT (default build/gpu).
+# Needs CuPy, pytest and, for the comparison, PyTorch in the current environment.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${OUT:-build/gpu}
+mkdir -p "$out"
+status=0
+run() {
+    printf '\n==== %s\n' "$*"
+    "$@" || { status=1; echo "---- failed: $*"; }
+}
+nvidia-smi | tee "$out/nvidia-smi.txt"
+run python -m gpugrad devices
+run python -m pytest -q --device cuda -n 4 -o cache_dir="$out/pytest"
+if command -v compute-sanitizer > /dev/null; then
+    for check in memcheck racecheck initcheck; do
+        run compute-sanitizer --tool "$check" --error-exitcode 1 \
+            python -m pytest -q tests/test_device_backends.py --device cuda -k "cuda and not large" -x
+    done
+fi
+for model in mlp cnn; do
+    run python examples/train_mnist.py --model "$model" --device cuda --out "$out/$model"
+done
+run python -m benchmarks.train_steps --device cuda --json "$out/train_steps_cuda.json"
+exit $status
