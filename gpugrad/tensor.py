@@ -39,8 +39,8 @@ class Size(tuple[int, ...]):
 class Tensor(Variable):
     """An n-dimensional array on some device, with its place in the autograd graph.
 
-    As PyTorch's constructor, ``Tensor(data)`` copies lists or arrays as the default dtype,
-    ``Tensor(2, 3)`` is uninitialised of that shape, and ``Tensor()`` has no elements.
+    ``Tensor(data)`` copies a number, lists or an array as the default dtype, ``Tensor(2, 3)`` is
+    uninitialised of that shape, ``Tensor()`` and ``Tensor(None)`` have no elements.
     :func:`gpugrad.tensor` keeps dtypes."""
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class Tensor(Variable):
     def __new__(cls, *data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         d = dtypes.get_default_dtype() if dtype is None else dtype
         first = data[0] if data else ()
-        if isinstance(first, (int, Size)) and not isinstance(first, bool):
+        if isinstance(first, Size) or len(data) > 1 and isinstance(first, int):
             return creation.empty(*data, dtype=d, device=device, requires_grad=requires_grad)
         if len(data) > 1:
             raise TypeError("Tensor: expected one argument with the values, or sizes as integers")

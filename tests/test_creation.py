@@ -44,7 +44,7 @@ DATA = [
     "T.tensor([[1, 2], [3]])", "T.tensor('a')", "T.tensor(None)",
     "T.tensor([None, 1])", "T.tensor(object())", "T.tensor({1: 2})", "T.tensor([1, 2]).dtype",
     "T.tensor(1.0, dtype=T.float64).dtype", "T.as_tensor([1, 2])", "T.as_tensor(np.arange(3), dtype=T.float32)",
-    "T.Tensor([1, 2]).dtype", "T.Tensor([1.5, 2])", "T.Tensor(2, 3).shape", "T.Tensor(3).shape",
+    "T.Tensor([1, 2]).dtype", "T.Tensor([1.5, 2])", "T.Tensor(2, 3).shape",
     "T.Tensor(T.Size([2, 3])).shape", "T.Tensor().shape", "T.Tensor(np.ones((2, 2)))",
     "T.from_numpy(np.arange(3.0))", "T.from_numpy([1])", "T.from_numpy(np.arange(3)[::-1])",
     "T.from_numpy(np.array(['a']))", "T.tensor(np.arange(3)[::-1].copy())",
@@ -452,3 +452,11 @@ def test_device_names():
     assert gg.zeros(1).device == gg.device("cpu") and gg.zeros(1).device == "cpu" and gg.zeros(1).device != "cuda"
     assert gg.is_available("cpu") and not gg.is_available("cuda:63")
     assert any(str(d) == "cpu" for d, _ in gg.devices())
+
+
+def test_tensor_of_one_number_is_its_value():
+    assert gg.Tensor(5).item() == 5.0
+    assert gg.Tensor(5).shape == ()
+    assert gg.Tensor(None).shape == (0,)
+    assert gg.Tensor(2, 3).shape == (2, 3)
+    assert gg.Tensor.ones(2).to_numpy().tolist() == [1.0, 1.0]

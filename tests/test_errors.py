@@ -61,13 +61,28 @@ def test_ragged_lists(data, device):
         gg.tensor(data, device=device)
 
 
-@pytest.mark.parametrize(("data", "named"), [
-    ("text", "str"), (["a", "b"], "str"), ([1, "a"], "str"), (None, "NoneType"), ([1, None], "NoneType"),
-    (object(), "object"), ([object()], "object"), ({1: 2}, "dict"), ({1, 2}, "set"),
-    (1j, "complex"), ([1, 2j], "complex"), (np.ones(2, np.complex64), "ndarray"), (np.array(["a"]), "ndarray"),
-    (np.array([None]), "ndarray"), (np.array("2020-01-01", "M8[D]"), "ndarray"), (len, "builtin_function_or_method"),
-    (b"bytes", "bytes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ("text", "str"),
+        (["a", "b"], "str"),
+        ([1, "a"], "str"),
+        (None, "NoneType"),
+        ([1, None], "NoneType"),
+        (object(), "object"),
+        ([object()], "object"),
+        ({1: 2}, "dict"),
+        ({1, 2}, "set"),
+        (1j, "complex"),
+        ([1, 2j], "complex"),
+        (np.ones(2, np.complex64), "ndarray"),
+        (np.array(["a"]), "ndarray"),
+        (np.array([None]), "ndarray"),
+        (np.array("2020-01-01", "M8[D]"), "ndarray"),
+        (len, "builtin_function_or_method"),
+        (b"bytes", "bytes"),
+    ],
+)
 def test_unsupported_data(data, named, device):
     with raises(TypeError, f"tensor: cannot make a tensor of {named}", "elements must be numbers or bools"):
         gg.tensor(data, device=device)
@@ -131,14 +146,17 @@ def test_shape_mismatch_in_every_binary_op(op, device):
     np.testing.assert_array_equal(a.cpu().numpy(), np.ones((3, 4)), "the refused operation changed its operand")
 
 
-@pytest.mark.parametrize(("first", "second", "text"), [
-    ((2, 3), (4, 5), "the last size of the first operand (3) must equal the second last size of the second (4)"),
-    ((3,), (4,), "the last size of the first operand (3) must equal the only size of the second (4)"),
-    ((2, 3), (2,), "the last size of the first operand (3)"),
-    ((4,), (3, 4), "the last size of the first operand (4)"),
-    ((2, 3, 4), (3, 4, 5), "batch dimensions do not broadcast"),
-    ((), (3, 3), "both operands need at least 1 dimension"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        ((2, 3), (4, 5), "the last size of the first operand (3) must equal the second last size of the second (4)"),
+        ((3,), (4,), "the last size of the first operand (3) must equal the only size of the second (4)"),
+        ((2, 3), (2,), "the last size of the first operand (3)"),
+        ((4,), (3, 4), "the last size of the first operand (4)"),
+        ((2, 3, 4), (3, 4, 5), "batch dimensions do not broadcast"),
+        ((), (3, 3), "both operands need at least 1 dimension"),
+    ],
+)
 def test_shape_mismatch_in_matmul(first, second, text, device):
     a, b = gg.ones(first, device=device), gg.ones(second, device=device)
     for call in (gg.matmul, lambda a, b: a @ b):
@@ -147,7 +165,8 @@ def test_shape_mismatch_in_matmul(first, second, text, device):
 
 
 SHAPES = [
-    (lambda x, y, v: gg.where(x > 0, x, y), "where: shapes"), (lambda x, y, v: gg.clamp(x, y, 1), "clamp"),
+    (lambda x, y, v: gg.where(x > 0, x, y), "where: shapes"),
+    (lambda x, y, v: gg.clamp(x, y, 1), "clamp"),
     (lambda x, y, v: gg.mm(x, v), "mm: expected two matrices"),
     (lambda x, y, v: gg.bmm(x, y), "bmm: expected [b, n, k] and [b, k, m]"),
     (lambda x, y, v: gg.dot(x, x), "dot: expected two 1-d tensors"),
@@ -162,8 +181,10 @@ SHAPES = [
     (lambda x, y, v: gg.stack([x, y]), "stack: all tensors must have one shape"),
     (lambda x, y, v: x.reshape(5, 3), "reshape: shape (5, 3) is invalid for 12 elements; the tensor has shape (3, 4)"),
     (lambda x, y, v: x.reshape(-1, -1), "may have one -1"),
-    (lambda x, y, v: x.T.view(12),
-     "view: shape (12,) cannot be laid over a tensor of shape (4, 3) with strides (1, 4); use reshape()"),
+    (
+        lambda x, y, v: x.T.view(12),
+        "view: shape (12,) cannot be laid over a tensor of shape (4, 3) with strides (1, 4); use reshape()",
+    ),
     (lambda x, y, v: x.view(5), "view: shape (5,) is invalid for 12 elements"),
     (lambda x, y, v: v.expand(3, 5), "expand: a tensor of shape (4,) cannot be expanded to (3, 5)"),
     (lambda x, y, v: x.permute(0, 0), "permute: dims (0, 0) must name each of the 2 dimensions once"),
@@ -178,22 +199,30 @@ SHAPES = [
     (lambda x, y, v: gg.triu(v), "triu: expected at least 2 dimensions, got shape (4,)"),
     (lambda x, y, v: gg.topk(v, 5), "topk: k = 5 is out of range for dimension 0 of size 4"),
     (lambda x, y, v: gg.kthvalue(v, 0), "kthvalue: k = 0 is out of range"),
-    (lambda x, y, v: x.scatter(0, gg.zeros(2, dtype=gg.int64, device=x.device), 1.0),
-     "scatter: the index of shape (2,) must have as many dimensions"),
-    (lambda x, y, v: gg.gather(x, 0, gg.zeros(2, 9, dtype=gg.int64, device=x.device)),
-     "gather: the index of shape (2, 9)"),
-    (lambda x, y, v: x.index_add(0, gg.tensor([0], device=x.device), x),
-     "index_add: source of shape (3, 4) should have shape (1, 4)"),
+    (
+        lambda x, y, v: x.scatter(0, gg.zeros(2, dtype=gg.int64, device=x.device), 1.0),
+        "scatter: the index of shape (2,) must have as many dimensions",
+    ),
+    (
+        lambda x, y, v: gg.gather(x, 0, gg.zeros(2, 9, dtype=gg.int64, device=x.device)),
+        "gather: the index of shape (2, 9)",
+    ),
+    (
+        lambda x, y, v: x.index_add(0, gg.tensor([0], device=x.device), x),
+        "index_add: source of shape (3, 4) should have shape (1, 4)",
+    ),
     (lambda x, y, v: x.copy_(y), "copy_: a source of shape (3, 5) does not broadcast to (3, 4)"),
-    (lambda x, y, v: x.__setitem__(0, y[0]),
-     "index assignment: a value of shape (5,) does not broadcast to the indexed shape (4,)"),
+    (
+        lambda x, y, v: x.__setitem__(0, y[0]),
+        "index assignment: a value of shape (5,) does not broadcast to the indexed shape (4,)",
+    ),
     (lambda x, y, v: gg.as_strided(x, (9, 9), (4, 1)), "reaches outside the storage of 12 elements"),
     (lambda x, y, v: gg.amax(x[:0]), "amax: no elements to choose from, shape (0, 4)"),
     (lambda x, y, v: F.linear(x, y), "linear: input of shape (3, 4) does not fit weight of shape (3, 5)"),
     (lambda x, y, v: gg.broadcast_tensors(x, y), "broadcast_tensors: shapes (3, 4), (3, 5) do not broadcast"),
     (lambda x, y, v: x.sum((0, 0)), "sum: dimensions (0, 0) name one dimension twice"),
     (lambda x, y, v: v.expand(3, 4).add_(1), "several of its elements share one memory location"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("call", "text"), SHAPES)
@@ -203,13 +232,28 @@ def test_shape_mistakes(call, text, device):
         call(x, y, v)
 
 
-@pytest.mark.parametrize("call", [
-    lambda x: x.sum(2), lambda x: x.mean(-3), lambda x: x.transpose(0, 2), lambda x: x.squeeze(5),
-    lambda x: x.unsqueeze(4), lambda x: gg.cat([x, x], 2), lambda x: x.cumsum(3), lambda x: x.sort(2),
-    lambda x: x.argmax(2), lambda x: x.flip(2), lambda x: x.split(1, 3), lambda x: x.size(2),
-    lambda x: gg.softmax(x, 2), lambda x: x.select(2, 0), lambda x: x.flatten(0, 2), lambda x: x.norm(dim=2),
-    lambda x: x.index_select(2, gg.tensor([0], device=x.device)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.sum(2),
+        lambda x: x.mean(-3),
+        lambda x: x.transpose(0, 2),
+        lambda x: x.squeeze(5),
+        lambda x: x.unsqueeze(4),
+        lambda x: gg.cat([x, x], 2),
+        lambda x: x.cumsum(3),
+        lambda x: x.sort(2),
+        lambda x: x.argmax(2),
+        lambda x: x.flip(2),
+        lambda x: x.split(1, 3),
+        lambda x: x.size(2),
+        lambda x: gg.softmax(x, 2),
+        lambda x: x.select(2, 0),
+        lambda x: x.flatten(0, 2),
+        lambda x: x.norm(dim=2),
+        lambda x: x.index_select(2, gg.tensor([0], device=x.device)),
+    ],
+)
 def test_dimension_out_of_range(call, device):
     with raises(IndexError, "is out of range for a tensor of 2 dimensions (expected -"):
         call(gg.ones(3, 4, device=device))
@@ -225,19 +269,20 @@ def test_wrong_dtypes(device):
         (lambda: x & x, "bitwise_and: not defined for floating-point tensors (float32)"),
         (lambda: ~x, "bitwise_not: not defined for floating-point"),
         (lambda: x << 1, "bitwise_left_shift: not defined for floating-point"),
-        (lambda: b - b, "sub: not defined for bool tensors"), (lambda: -b, "neg: not defined for bool tensors"),
+        (lambda: b - b, "sub: not defined for bool tensors"),
+        (lambda: -b, "neg: not defined for bool tensors"),
         (lambda: b @ b, "matmul: not defined for bool tensors"),
         (lambda: x @ i, "matmul: expected operands of one dtype, got (2, 2) float32"),
         (lambda: i.mean(), "mean: expected a floating-point tensor, got int64"),
         (lambda: gg.softmax(i, 0), "softmax: expected a floating-point tensor"),
         (lambda: gg.where(x, x, x), "where: the condition must be a bool tensor, not float32"),
         (lambda: x.masked_fill(i, 0), "masked_fill: the mask must be a bool tensor, got int64"),
-        (lambda: i ** -1, "pow: integers to negative integer powers are not allowed"),
+        (lambda: i**-1, "pow: integers to negative integer powers are not allowed"),
         (lambda: x.scatter(0, i * 0, i), "scatter: src must have the dtype of the tensor"),
         (lambda: i.add_(0.5), "add_: the result type float32 cannot be stored in a int64 tensor"),
         (lambda: i.requires_grad_(), "only floating-point tensors can require gradients, not int64"),
         (lambda: b.argmax(), "argmax: not defined for bool tensors"),
-    ):  # fmt: skip
+    ):
         with raises((RuntimeError, TypeError), text):
             call()
     assert issubclass(DTypeError, TypeError) and issubclass(DTypeError, RuntimeError), "either name catches it"
@@ -250,15 +295,17 @@ def test_float64_where_there_is_none():
         (lambda: gg.zeros(2, dtype=gg.float64, device="pretend"), "zeros"),
         (lambda: gg.tensor(np.ones(2), device="pretend"), "tensor"),
         (lambda: gg.rand(2, dtype=gg.float64, device="pretend"), "rand"),
-        (lambda: gg.arange(3, dtype=gg.float64, device="pretend"), "arange"), (lambda: x.double(), "to"),
+        (lambda: gg.arange(3, dtype=gg.float64, device="pretend"), "arange"),
+        (lambda: x.double(), "to"),
         (lambda: x.to(gg.float64), "to"),
         (lambda: gg.ones(2, dtype=gg.float64).to("pretend"), "to"),
         (lambda: gg.full((2,), 1.0, dtype=gg.float64, device="pretend"), "full"),
-        (lambda: gg.ones_like(x, dtype=gg.float64), "full_like"), (lambda: x.sum(dtype=gg.float64), "sum"),
+        (lambda: gg.ones_like(x, dtype=gg.float64), "full_like"),
+        (lambda: x.sum(dtype=gg.float64), "sum"),
         (lambda: gg.linspace(0, 1, 3, dtype=gg.float64, device="pretend"), "linspace"),
         (lambda: gg.eye(2, dtype=gg.float64, device="pretend"), "zeros"),
         (lambda: gg.empty_like(x, dtype=gg.float64), "empty"),
-    ):  # fmt: skip
+    ):
         with raises(DeviceError, f"{op}: float64 is not supported on pretend:0", "use float32 there"):
             call()
     assert gg.ones(2, dtype=gg.float64).to("pretend", gg.float32).dtype is gg.float32, "converted before it travels"
@@ -298,17 +345,27 @@ def test_mixed_devices_elsewhere(device):
     i = gg.tensor([0, 1], device=other)
     wide = gg.zeros(3, 3, dtype=gg.int64, device=other)
     for name, call in {
-        "matmul": lambda: x @ y, "cat": lambda: gg.cat([x, y]), "stack": lambda: gg.stack([x, y]),
-        "gather": lambda: gg.gather(x, 0, wide), "index_select": lambda: gg.index_select(x, 0, i),
-        "where": lambda: gg.where(x > 0, x, y), "scatter": lambda: x.scatter(0, wide, 1.0),
+        "matmul": lambda: x @ y,
+        "cat": lambda: gg.cat([x, y]),
+        "stack": lambda: gg.stack([x, y]),
+        "gather": lambda: gg.gather(x, 0, wide),
+        "index_select": lambda: gg.index_select(x, 0, i),
+        "where": lambda: gg.where(x > 0, x, y),
+        "scatter": lambda: x.scatter(0, wide, 1.0),
         "scatter_add": lambda: x.scatter_add(0, wide.to(device), y),
-        "embedding": lambda: F.embedding(i, x), "clamp": lambda: gg.clamp(x, y, y),
-        "index assignment": lambda: x.__setitem__(0, y[0]), "tensordot": lambda: gg.tensordot(x, y, 1),
-        "einsum": lambda: gg.einsum("ij,jk", x, y), "addmm": lambda: gg.addmm(x, x, y),
-        "linear": lambda: F.linear(x, y), "conv1d": lambda: F.conv1d(x[None], y[None]),
-        "masked_fill": lambda: x.masked_fill(y > 0, 1.0), "index_add": lambda: x.index_add(0, i, x[:2]),
-        "lerp": lambda: gg.lerp(x, y, 0.5), "backward": lambda: (x.requires_grad_() * 2).backward(y),
-    }.items():  # fmt: skip
+        "embedding": lambda: F.embedding(i, x),
+        "clamp": lambda: gg.clamp(x, y, y),
+        "index assignment": lambda: x.__setitem__(0, y[0]),
+        "tensordot": lambda: gg.tensordot(x, y, 1),
+        "einsum": lambda: gg.einsum("ij,jk", x, y),
+        "addmm": lambda: gg.addmm(x, x, y),
+        "linear": lambda: F.linear(x, y),
+        "conv1d": lambda: F.conv1d(x[None], y[None]),
+        "masked_fill": lambda: x.masked_fill(y > 0, 1.0),
+        "index_add": lambda: x.index_add(0, i, x[:2]),
+        "lerp": lambda: gg.lerp(x, y, 0.5),
+        "backward": lambda: (x.requires_grad_() * 2).backward(y),
+    }.items():
         with pytest.raises(RuntimeError) as caught:
             call()
         message = str(caught.value)
@@ -347,10 +404,12 @@ def test_missing_package_names_its_install_command(package, kind, install):
 
 def test_absent_devices():
     for spec, text in {
-        "tpu": "device 'tpu' is unknown: expected auto, cpu, cuda, opencl", "": "device '' is unknown",
-        "cuda:x": "device 'cuda:x': the index must be a number", "cpu:1": "there is one CPU device, 'cpu'",
+        "tpu": "device 'tpu' is unknown: expected auto, cpu, cuda, opencl",
+        "": "device '' is unknown",
+        "cuda:x": "device 'cuda:x': the index must be a number",
+        "cpu:1": "there is one CPU device, 'cpu'",
         "cuda:-1": "the index must be a number",
-    }.items():  # fmt: skip
+    }.items():
         with raises(DeviceError, text):
             gg.zeros(2, device=spec)
     if not gg.is_available("cuda"):
@@ -375,26 +434,33 @@ def read(t):
 
 
 OUT_OF_RANGE = {
-    "index_select": lambda x, i: x.index_select(0, i([0, 3])), "index_select negative": lambda x,
-    i: x.index_select(0, i([-1])), "index_select dim 1": lambda x, i: x.index_select(1, i([1, 4])),
-    "gather": lambda x, i: x.gather(0, i([[0, 3, 1, 1]])), "gather negative": lambda x, i: x.gather(1, i([[-1]])),
+    "index_select": lambda x, i: x.index_select(0, i([0, 3])),
+    "index_select negative": lambda x, i: x.index_select(0, i([-1])),
+    "index_select dim 1": lambda x, i: x.index_select(1, i([1, 4])),
+    "gather": lambda x, i: x.gather(0, i([[0, 3, 1, 1]])),
+    "gather negative": lambda x, i: x.gather(1, i([[-1]])),
     "gather far": lambda x, i: x.gather(1, i([[10**12]])),
-    "index": lambda x, i: x[i([0, 3])], "index negative": lambda x, i: x[i([-4])], "index two": lambda x,
-    i: x[i([0, 1]), i([0, 4])], "index dim 1": lambda x, i: x[:, i([4])], "index assignment": lambda x,
-    i: (x.__setitem__(i([3]), 1.0), x)[1], "index assignment two": lambda x,
-    i: (x.__setitem__((i([0]), i([-5])), 1.0), x)[1], "embedding": lambda x, i: F.embedding(i([[0, 3]]), x),
+    "index": lambda x, i: x[i([0, 3])],
+    "index negative": lambda x, i: x[i([-4])],
+    "index two": lambda x, i: x[i([0, 1]), i([0, 4])],
+    "index dim 1": lambda x, i: x[:, i([4])],
+    "index assignment": lambda x, i: (x.__setitem__(i([3]), 1.0), x)[1],
+    "index assignment two": lambda x, i: (x.__setitem__((i([0]), i([-5])), 1.0), x)[1],
+    "embedding": lambda x, i: F.embedding(i([[0, 3]]), x),
     "embedding negative": lambda x, i: F.embedding(i([-1]), x),
-    "take": lambda x, i: x.take(i([12])), "take_along_dim": lambda x, i: gg.take_along_dim(x, i([[0], [1], [4]]), 1),
-    "scatter": lambda x, i: x.scatter(0, i([[3]]), 1.0), "scatter_add": lambda x,
-    i: x.scatter_add(1, i([[4]]), gg.ones(1, 1, device=x.device)), "scatter_add negative": lambda x,
-    i: x.scatter_add(1, i([[-1]]), gg.ones(1, 1, device=x.device)), "scatter_reduce": lambda x,
-    i: x.scatter_reduce(1, i([[9]]), gg.ones(1, 1, device=x.device), "amax"),
-    "index_add": lambda x, i: x.index_add(0, i([5]), gg.ones(1, 4, device=x.device)), "index_copy": lambda x,
-    i: x.index_copy(0, i([3]), gg.ones(1, 4, device=x.device)), "index_fill": lambda x,
-    i: x.index_fill(1, i([4]), 2.0), "cross_entropy": lambda x, i: F.cross_entropy(x, i([0, 4, 1])),
+    "take": lambda x, i: x.take(i([12])),
+    "take_along_dim": lambda x, i: gg.take_along_dim(x, i([[0], [1], [4]]), 1),
+    "scatter": lambda x, i: x.scatter(0, i([[3]]), 1.0),
+    "scatter_add": lambda x, i: x.scatter_add(1, i([[4]]), gg.ones(1, 1, device=x.device)),
+    "scatter_add negative": lambda x, i: x.scatter_add(1, i([[-1]]), gg.ones(1, 1, device=x.device)),
+    "scatter_reduce": lambda x, i: x.scatter_reduce(1, i([[9]]), gg.ones(1, 1, device=x.device), "amax"),
+    "index_add": lambda x, i: x.index_add(0, i([5]), gg.ones(1, 4, device=x.device)),
+    "index_copy": lambda x, i: x.index_copy(0, i([3]), gg.ones(1, 4, device=x.device)),
+    "index_fill": lambda x, i: x.index_fill(1, i([4]), 2.0),
+    "cross_entropy": lambda x, i: F.cross_entropy(x, i([0, 4, 1])),
     "nll_loss": lambda x, i: F.nll_loss(x, i([0, -1, 1])),
     "cross_entropy large": lambda x, i: F.cross_entropy(x, i([0, 1, 2**40])),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)
@@ -420,7 +486,8 @@ def test_index_errors_name_op_index_and_size(device):
         (lambda: F.embedding(gg.tensor([11], device=device), x), ("embedding", "11", "3")),
         (lambda: x.scatter(0, gg.tensor([[6]], device=device), 1.0), ("scatter", "6", "3")),
         (lambda: x.take(gg.tensor([77], device=device)), ("take", "77", "12")),
-    ):  # fmt: skip
+        (lambda: F.cross_entropy(x, gg.tensor([0, 9, 1], device=device)), ("cross_entropy", "9", "4")),
+    ):
         with raises(IndexError, *texts):
             read(call())
 
@@ -438,21 +505,28 @@ def test_basic_indexing_mistakes(device):
         (lambda: x[3], IndexError, "index 3 is out of range for dimension 0 of size 3"),
         (lambda: x[0, -5], IndexError, "index -5 is out of range for dimension 1 of size 4"),
         (lambda: x[0, 0, 0], IndexError, "too many indices (3) for a tensor of 2 dimensions"),
-        (lambda: x[..., ...], IndexError, "only one ellipsis"), (lambda: x[1.5], IndexError, "float is not an index"),
+        (lambda: x[..., ...], IndexError, "only one ellipsis"),
+        (lambda: x[1.5], IndexError, "float is not an index"),
         (lambda: x["a"], IndexError, "str is not an index"),
         (lambda: x[::-1], ValueError, "negative step"),
-        (lambda: x[gg.ones(2, device=device)], IndexError,
-         "tensors used as indices must be integer or bool, got float32"),
+        (
+            lambda: x[gg.ones(2, device=device)],
+            IndexError,
+            "tensors used as indices must be integer or bool, got float32",
+        ),
         (lambda: x[gg.ones(3, 3, dtype=gg.bool, device=device)], IndexError, "the mask of shape (3, 3) does not match"),
         (lambda: x[[0, 1], [0, 1, 2]], IndexError, "the index tensors do not broadcast"),
         (lambda: x.sum()[0], IndexError, "too many indices"),
         (lambda: x.select(0, 3), IndexError, "out of range"),
         (lambda: x.gather(0, x), IndexError, "gather: the index must be an integer tensor, got float32"),
-        (lambda: x.index_select(0, gg.zeros(2, 2, dtype=gg.int64, device=device)), IndexError,
-         "index_select: the index must be 1-d"),
+        (
+            lambda: x.index_select(0, gg.zeros(2, 2, dtype=gg.int64, device=device)),
+            IndexError,
+            "index_select: the index must be 1-d",
+        ),
         (lambda: x.gather(0, [0]), TypeError, "gather: expected a Tensor, got list"),
         (lambda: x[[0.5]], IndexError, "must be integer or bool"),
-    ):  # fmt: skip
+    ):
         with raises(kind, text):
             call()
 
@@ -460,10 +534,15 @@ def test_basic_indexing_mistakes(device):
 # -- division -----------------------------------------------------------------------------------------------
 
 BY_ZERO = {
-    "//": lambda a, b: a // b, "%": lambda a, b: a % b, "fmod": gg.fmod, "floor_divide": gg.floor_divide,
-    "remainder": gg.remainder, "//=": lambda a, b: a.__ifloordiv__(b), "div floor": lambda a,
-    b: gg.div(a, b, rounding_mode="floor"), "div trunc": lambda a, b: gg.div(a, b, rounding_mode="trunc"),
-}  # fmt: skip
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "fmod": gg.fmod,
+    "floor_divide": gg.floor_divide,
+    "remainder": gg.remainder,
+    "//=": lambda a, b: a.__ifloordiv__(b),
+    "div floor": lambda a, b: gg.div(a, b, rounding_mode="floor"),
+    "div trunc": lambda a, b: gg.div(a, b, rounding_mode="trunc"),
+}
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "int8"])
@@ -551,7 +630,7 @@ def test_conversion_mistakes(device):
         (lambda: gg.set_default_dtype(gg.int8), TypeError, "only floating-point types can be the default"),
         (lambda: x.view(gg.int64), RuntimeError, "view: float32 and int64 differ in width"),
         (lambda: x == gg.ones(4, 3, device=device), RuntimeError, "eq: shapes (2, 3) and (4, 3) do not broadcast"),
-    ):  # fmt: skip
+    ):
         with raises(kind, text):
             call()
     if device != "cpu":

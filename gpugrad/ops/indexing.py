@@ -140,12 +140,13 @@ def _check_gather(op: str, x: Any, index: Any, dim: int) -> int:
     return d
 
 
-def gather(x: Any, dim: int, index: Any) -> Any:
-    """``out[i][j] = x[index[i][j]][j]`` for dim 0, and so on. Raises IndexError outside [0, n)."""
-    index = _check_index("gather", x, index)
+def gather(x: Any, dim: int, index: Any, *, op: str = "gather") -> Any:
+    """``out[i][j] = x[index[i][j]][j]`` for dim 0, and so on. Raises IndexError outside [0, n), in
+    the name of ``op``."""
+    index = _check_index(op, x, index)
     if not x._array.ndim:
-        return reshape(gather(reshape(x, 1), 0, reshape(index, -1)), index._array.shape)
-    return _gather(x, index, dim=_check_gather("gather", x, index, dim))
+        return reshape(gather(reshape(x, 1), 0, reshape(index, -1), op=op), index._array.shape)
+    return _gather(x, index, dim=_check_gather(op, x, index, dim), op=op)
 
 
 public("gather")(gather)

@@ -65,7 +65,7 @@ def _nll(
     check_reduction(reduction, op)
     used = target != ignore_index
     index = where(used, target, 0).to(dtype=dtypes.int64)
-    chosen = log_probs.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    chosen = log_probs.gather(dim, index.unsqueeze(dim), op=op).squeeze(dim)
     share = used
     if weight is not None:
         own = weight.index_select(0, index.reshape(-1)).reshape(index.shape)
@@ -226,7 +226,7 @@ def multi_margin_loss(
     _check_targets(op, x, t, 1)
     _check_weight(op, weight, x.shape[1])
     index = t.to(dtype=dtypes.int64).unsqueeze(1)
-    z = (margin - x.gather(1, index) + x).clamp(min=0)
+    z = (margin - x.gather(1, index, op=op) + x).clamp(min=0)
     z = z * z if p == 2 else z
     if weight is not None:
         z = z * weight.index_select(0, index.reshape(-1)).unsqueeze(1)
