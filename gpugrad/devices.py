@@ -31,12 +31,11 @@ class Device:
 
     Also a context manager: inside ``with gg.device("opencl"):`` tensors are created there."""
 
-    __slots__ = ("type", "index", "_restore")
+    __slots__ = ("type", "index")
 
     def __init__(self, type: str, index: int = 0) -> None:
         self.type = type
         self.index = index
-        self._restore: list[Device | None] = []
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
@@ -61,15 +60,21 @@ class Device:
         return Device, (self.type, self.index)
 
     def __enter__(self) -> Device:
-        self._restore.append(getattr(_local, "device", None))
-        _local.device = self
+        _local.entered.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _local.device = self._restore.pop()
+        _local.entered.pop()
 
 
-_local = threading.local()
+class _Local(threading.local):
+    """The devices whose contexts this thread is in, the innermost last."""
+
+    def __init__(self) -> None:
+        self.entered: list[Device] = []
+
+
+_local = _Local()
 _default: Device | None = None
 
 
@@ -167,9 +172,8 @@ def device(spec: Any = None, index: int | None = None) -> Device:
 
 def current_device() -> Device:
     """Where new tensors go: the innermost ``with gg.device(...)``, else the default."""
-    inner = getattr(_local, "device", None)
-    if inner is not None:
-        return inner
+    if _local.entered:
+        return _local.entered[-1]
     return _default if _default is not None else _initial_default()
 
 
