@@ -200,7 +200,7 @@ class Tensor(Variable):
 
     def __len__(self) -> int:
         if not self._array.ndim:
-            raise TypeError("len() of a 0-d tensor")
+            raise TypeError("len: a 0-d tensor has no length; it holds one number, see item()")
         return self._array.shape[0]
 
     def __repr__(self) -> str:
@@ -267,12 +267,15 @@ class Tensor(Variable):
 
     def __index__(self) -> int:
         if self.dtype.category == 2 or self._array.size != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
+            raise TypeError(
+                f"index: a Tensor of shape {tuple(self.shape)} and dtype {self.dtype.name} cannot stand for an int; it "
+                "takes one element of an integer dtype"
+            )
         return int(self.item())
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self._array.ndim:
-            raise TypeError("iteration over a 0-d tensor")
+            raise TypeError("iter: a 0-d tensor has nothing to go through; it holds one number, see item()")
         return iter(joining.unbind(self))
 
     def __contains__(self, value: Any) -> bool:
@@ -458,7 +461,9 @@ class Tensor(Variable):
     def detach_(self) -> Tensor:
         """Take this tensor out of the graph. Raises RuntimeError for views."""
         if self._base is not None:
-            raise RuntimeError("detach_: a view cannot be detached in place; use detach()")
+            raise RuntimeError(
+                f"detach_: this tensor of shape {tuple(self.shape)} is a view and shares its base's graph; use detach()"
+            )
         self._node = None
         self._requires_grad = False
         return self

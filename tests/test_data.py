@@ -58,7 +58,7 @@ def test_concat_subset_stack_chain():
     assert [sub[i][0] for i in range(len(sub))] == [1, 0] and [x[0] for x in sub.__getitems__([1, 0])] == [0, 1]
     assert D.StackDataset(a=Squares(2), b=Squares(2))[1]["a"][0] == 1
     assert D.StackDataset(Squares(2), Squares(2))[1][1][0] == 1
-    with pytest.raises(ValueError, match="Size mismatch"):
+    with pytest.raises(ValueError, match=r"StackDataset: datasets must be equally long, got lengths"):
         D.StackDataset(Squares(2), Squares(3))
     assert list(Stream(2) + Stream(3)) == [0, 1, 0, 1, 2]
     with pytest.raises(TypeError, match="IterableDataset"):
@@ -73,7 +73,7 @@ def test_random_split():
     assert sorted([*a.indices, *b.indices]) == list(range(10)) and a.indices != list(range(7))
     assert (a.indices, b.indices) == (c.indices, d.indices)
     assert [len(s) for s in D.random_split(Squares(10), [1 / 3] * 3)] == [4, 3, 3]
-    with pytest.raises(ValueError, match="does not equal"):
+    with pytest.raises(ValueError, match="add up to"):
         D.random_split(Squares(10), [7, 4])
 
 
@@ -100,7 +100,7 @@ def test_samplers():
         lambda: D.BatchSampler(range(3), 0, False),
         lambda: D.WeightedRandomSampler([1.0], 0),
     ):
-        with pytest.raises(ValueError, match="positive integer value"):
+        with pytest.raises(ValueError, match="must be an int of at least 1, got 0"):
             build()
 
 
@@ -118,8 +118,8 @@ def test_default_collate():
     assert out["s"] == ["0", "1", "2"] and out["u"].dtype is gg.int16
     assert isinstance(out["p"], Point) and out["p"].x.tolist() == [0, 1, 2] and len(out["p"].y) == 2
     for batch, kind, text in (
-        ([object()], TypeError, "found <class 'object'>"),
-        ([[1, 2], [1]], RuntimeError, "equal size"),
+        ([object()], TypeError, "not of object; pass a collate_fn"),
+        ([[1, 2], [1]], RuntimeError, "differ in length"),
         ([gg.ones(2), gg.ones(3)], RuntimeError, r"\(2,\) and \(3,\)"),
         ([np.array(["a"])], TypeError, "an array of <U1"),
     ):
@@ -204,11 +204,11 @@ def test_mistakes():
     for options, kind, text in (
         ({"num_workers": 2, "prefetch_factor": 0}, ValueError, "prefetch_factor"),
         ({"persistent_workers": True}, ValueError, "num_workers > 0"),
-        ({"num_workers": -1}, ValueError, "non-negative"),
-        ({"shuffle": True, "sampler": [0]}, ValueError, "mutually exclusive with shuffle"),
-        ({"batch_sampler": [[0]], "batch_size": 3}, ValueError, "batch_sampler option is mutually exclusive"),
-        ({"batch_size": None, "drop_last": True}, ValueError, "mutually exclusive with drop_last"),
-        ({"batch_size": 0}, ValueError, "positive integer"),
+        ({"num_workers": -1}, ValueError, "num_workers must be at least 0 .* got -1"),
+        ({"shuffle": True, "sampler": [0]}, ValueError, "sampler and shuffle=True both set the order"),
+        ({"batch_sampler": [[0]], "batch_size": 3}, ValueError, "batch_sampler makes the batches alone"),
+        ({"batch_size": None, "drop_last": True}, ValueError, "batch_size=None there is no batch that drop_last"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an int of at least 1, got 0"),
         ({"seed": 1, "generator": gg.Generator()}, ValueError, "either seed or generator"),
         ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
     ):
@@ -304,7 +304,7 @@ def test_workers_need_the_dataset_on_the_cpu(device):
 def test_errors_of_workers_arrive():
     with pytest.raises(KeyError, match="worker 1.*no item 3"):
         list(D.DataLoader(Failing(8), 2, num_workers=2, **CONTEXT))
-    with pytest.raises(RuntimeError, match="exited unexpectedly with exit code 7"):
+    with pytest.raises(RuntimeError, match="worker . .* died with its batch undone, exit code 7"):
         list(D.DataLoader(Dying(4), 2, num_workers=1, **CONTEXT))
-    with pytest.raises(RuntimeError, match="timed out after 1.5 seconds"):
+    with pytest.raises(RuntimeError, match="after 1.5 seconds worker . has not delivered"):
         list(D.DataLoader(Slow(4), 2, num_workers=1, timeout=1.5, **CONTEXT))

@@ -277,7 +277,7 @@ def test_wrong_dtypes(device):
         (lambda: gg.softmax(i, 0), "softmax: expected a floating-point tensor"),
         (lambda: gg.where(x, x, x), "where: the condition must be a bool tensor, not float32"),
         (lambda: x.masked_fill(i, 0), "masked_fill: the mask must be a bool tensor, got int64"),
-        (lambda: i**-1, "pow: integers to negative integer powers are not allowed"),
+        (lambda: i**-1, "pow: an integer base has no integer result for the negative exponent -1"),
         (lambda: x.scatter(0, i * 0, i), "scatter: src must have the dtype of the tensor"),
         (lambda: i.add_(0.5), "add_: the result type float32 cannot be stored in a int64 tensor"),
         (lambda: i.requires_grad_(), "only floating-point tensors can require gradients, not int64"),
@@ -512,7 +512,7 @@ def test_basic_indexing_mistakes(device):
         (
             lambda: x[gg.ones(2, device=device)],
             IndexError,
-            "tensors used as indices must be integer or bool, got float32",
+            "index: a tensor of float32 cannot index another",
         ),
         (lambda: x[gg.ones(3, 3, dtype=gg.bool, device=device)], IndexError, "the mask of shape (3, 3) does not match"),
         (lambda: x[[0, 1], [0, 1, 2]], IndexError, "the index tensors do not broadcast"),
@@ -525,7 +525,7 @@ def test_basic_indexing_mistakes(device):
             "index_select: the index must be 1-d",
         ),
         (lambda: x.gather(0, [0]), TypeError, "gather: expected a Tensor, got list"),
-        (lambda: x[[0.5]], IndexError, "must be integer or bool"),
+        (lambda: x[[0.5]], IndexError, "index: a tensor of float32 cannot index another"),
     ):
         with raises(kind, text):
             call()
@@ -623,9 +623,9 @@ def test_conversion_mistakes(device):
         (lambda: x.item(), RuntimeError, "item: a tensor of shape (2, 3) has 6 elements, not one"),
         (lambda: float(x), RuntimeError, "item: a tensor of shape (2, 3)"),
         (lambda: int(x[:0]), RuntimeError, "has 0 elements, not one"),
-        (lambda: len(x[0, 0]), TypeError, "len() of a 0-d tensor"),
-        (lambda: list(x[0, 0]), TypeError, "iteration over a 0-d tensor"),
-        (lambda: [1, 2][x[0, 0]], TypeError, "only integer tensors of a single element"),
+        (lambda: len(x[0, 0]), TypeError, "len: a 0-d tensor has no length"),
+        (lambda: list(x[0, 0]), TypeError, "iter: a 0-d tensor has nothing to go through"),
+        (lambda: [1, 2][x[0, 0]], TypeError, "index: a Tensor of shape () and dtype float32 cannot stand for an int"),
         (lambda: x.to([1]), TypeError, "to: expected a device, a dtype or a tensor, got list"),
         (lambda: gg.set_default_dtype(gg.int8), TypeError, "only floating-point types can be the default"),
         (lambda: x.view(gg.int64), RuntimeError, "view: float32 and int64 differ in width"),

@@ -79,7 +79,7 @@ def test_mistakes_with_attributes():
         def __init__(self):
             self.layer = nn.Linear(1, 1)
 
-    with pytest.raises(AttributeError, match=r"before Module.__init__\(\) call"):
+    with pytest.raises(AttributeError, match=r"Forgetful: call super\(\).__init__\(\) before"):
         Forgetful()
 
     class Silent(nn.Module):
@@ -89,19 +89,19 @@ def test_mistakes_with_attributes():
     with pytest.raises(AttributeError, match=r"super\(\).__init__\(\)"):
         Silent()(1)
     net = Net()
-    with pytest.raises(TypeError, match="cannot assign 'Tensor' as parameter 'scale'"):
+    with pytest.raises(TypeError, match="parameter 'scale' can be set to .*, not Tensor"):
         net.scale = gg.ones(2)
-    with pytest.raises(TypeError, match="cannot assign 'int' as child module 'first'"):
+    with pytest.raises(TypeError, match="module 'first' can be set to .*, not int"):
         net.first = 3
-    with pytest.raises(TypeError, match="cannot assign 'str' as buffer 'seen'"):
+    with pytest.raises(TypeError, match="buffer 'seen' can be set to .*, not str"):
         net.seen = "no"
-    with pytest.raises(KeyError, match="attribute 'forward' already exists"):
+    with pytest.raises(KeyError, match="Net already has an attribute 'forward'"):
         net.register_buffer("forward", gg.ones(1))
-    with pytest.raises(KeyError, match=r"name can.{1,3}t contain"):
+    with pytest.raises(KeyError, match="the name of a parameter must not contain .*a.b"):
         net.register_parameter("a.b", None)
-    with pytest.raises(TypeError, match="Parameter or None required"):
+    with pytest.raises(TypeError, match="'p' must be a Parameter or None, not Tensor"):
         net.register_parameter("p", gg.ones(1))
-    with pytest.raises(TypeError, match="not a Module subclass"):
+    with pytest.raises(TypeError, match="'m' must be a Module or None, not Tensor"):
         net.add_module("m", gg.ones(1))
     with pytest.raises(AttributeError, match="has no submodule `missing`"):
         net.get_submodule("tail.missing")
@@ -109,7 +109,7 @@ def test_mistakes_with_attributes():
         nn.Parameter([1.0])
     with pytest.raises(RuntimeError, match="float"):
         nn.Parameter(gg.arange(3))
-    with pytest.raises(NotImplementedError, match='"forward"'):
+    with pytest.raises(NotImplementedError, match=r"Module cannot be called: it defines no forward\(\)"):
         nn.Module()(1)
 
 
@@ -169,7 +169,7 @@ def test_train_eval_apply_zero_grad():
     assert net.eval() is net and not any(m.training for m in net.modules())
     net.train()
     assert all(m.training for m in net.modules())
-    with pytest.raises(ValueError, match="boolean"):
+    with pytest.raises(ValueError, match="mode must be a bool"):
         net.train(1)
     order = []
     net.apply(lambda m: order.append(type(m).__name__))
@@ -206,7 +206,7 @@ def test_converting_leaves_integers_alone():
     assert net.double().scale.dtype is gg.float64 and net.float().scale.dtype is gg.float32
     assert net.to(gg.ones(1, dtype=gg.float64)).scale.dtype is gg.float64
     assert net.to("cpu", gg.float32).scale.dtype is gg.float32
-    with pytest.raises(TypeError, match="floating point"):
+    with pytest.raises(TypeError, match="Module.to: .* floating-point dtypes"):
         net.to(gg.int32)
 
 
@@ -235,7 +235,7 @@ def test_state_dict_round_trip(device):
     assert net.state_dict(keep_vars=True)["scale"] is net.scale
     assert list(net.state_dict(prefix="m."))[0] == "m.scale"
     result = other.load_state_dict(state)
-    assert str(result) == "<All keys matched successfully>"
+    assert str(result) == "<no missing and no unexpected keys>"
     for key, value in other.state_dict().items():
         np.testing.assert_array_equal(value.cpu().numpy(), state[key].numpy())
         assert value.device == gg.device(device)
@@ -252,19 +252,16 @@ def test_load_state_dict_says_all_that_is_wrong():
     with pytest.raises(RuntimeError) as caught:
         net.load_state_dict(state)
     text = str(caught.value)
-    assert text.startswith("Error(s) in loading state_dict for Net:\n\t")
-    assert 'Missing key(s) in state_dict: "first.bias", "norm.running_var". ' in text
-    assert 'Unexpected key(s) in state_dict: "extra", "tail.0.weight". ' in text
-    assert (
-        "size mismatch for scale: copying a param with shape [3] from checkpoint, the shape in current model is [2]."
-        in text
-    )
-    assert 'named "first.weight", expected a Tensor but received list' in text
+    assert text.startswith("load_state_dict: the state dict does not fit Net:\n\t")
+    assert '\tmissing keys: "first.bias", "norm.running_var"\n' in text
+    assert '\tunexpected keys: "extra", "tail.0.weight"\n' in text
+    assert '"scale" has shape (3,) in the state dict, (2,) in the module' in text
+    assert '"first.weight" must be a Tensor, not list' in text
     del state["scale"], state["first.weight"]
     result = net.load_state_dict(state, strict=False)
     assert set(result.missing_keys) == {"first.bias", "first.weight", "norm.running_var", "scale"}
     assert result.unexpected_keys == ["extra", "tail.0.weight"]
-    with pytest.raises(TypeError, match="dict-like"):
+    with pytest.raises(TypeError, match="load_state_dict: expected a dict .* got list"):
         net.load_state_dict([1])
 
 
@@ -372,7 +369,7 @@ def test_sequential():
     assert isinstance(t[0], nn.Identity) and len(t + t) == 6 and len(2 * t) == 6
     with pytest.raises(IndexError, match="index 7 is out of range"):
         t[7]
-    with pytest.raises(TypeError, match="not a Module subclass"):
+    with pytest.raises(TypeError, match="'3' must be a Module or None, not int"):
         t.append(3)
 
 

@@ -62,7 +62,7 @@ def test_truncation():
     assert values.min() >= 0 and values.max() <= 2
     # within half a standard deviation the density falls by exp(-1/8): nearly, but not quite, uniform
     assert 0.555 < values.std() < 0.578
-    with pytest.warns(UserWarning, match="2 std"):
+    with pytest.warns(UserWarning, match="two std="):
         nn.init.trunc_normal_(gg.empty(4), mean=10.0)
 
 
@@ -97,18 +97,18 @@ def test_gains():
     assert nn.init.calculate_gain("tanh") == 5 / 3
     assert nn.init.calculate_gain("leaky_relu", 1.0) == 1.0
     assert nn.init.calculate_gain("conv2d") == 1
-    with pytest.raises(ValueError, match="Unsupported nonlinearity"):
+    with pytest.raises(ValueError, match="nonlinearity 'cube' is unknown"):
         nn.init.calculate_gain("cube")
 
 
 def test_parameters_stay_leaves_and_errors():
     p = nn.Parameter(gg.empty(3, 3))
     assert nn.init.normal_(p) is p and p.is_leaf and p.requires_grad
-    with pytest.raises(ValueError, match="fewer than 2 dimensions"):
+    with pytest.raises(ValueError, match="least 2 dimensions"):
         nn.init.xavier_normal_(gg.empty(3))
-    with pytest.raises(ValueError, match="not supported, please use one of"):
+    with pytest.raises(ValueError, match="mode 'fan' is unknown; use 'fan_in' or 'fan_out'"):
         nn.init.kaiming_normal_(p, mode="fan")
-    with pytest.raises(ValueError, match="2 dimensions"):
+    with pytest.raises(ValueError, match=r"eye_: the tensor must have exactly 2 dimensions, not shape \(3,\)"):
         nn.init.eye_(gg.empty(3))
-    with pytest.warns(UserWarning, match="no-op"):
+    with pytest.warns(UserWarning, match="no elements to fill"):
         nn.init.kaiming_uniform_(gg.empty(0, 3))

@@ -207,7 +207,7 @@ def grad(
     allow_unused: bool | None = None,
     materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
-    """Gradients of the sum of ``outputs`` with respect to each of ``inputs``; ``.grad`` is left alone.
+    """One gradient per input, that of all ``outputs`` added up; ``.grad`` is left alone.
 
     Raises RuntimeError where an input does not require grad or, unless ``allow_unused``
     (then None) or ``materialize_grads`` (then zeros), was not used."""

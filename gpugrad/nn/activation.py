@@ -304,5 +304,5 @@ class Softmax2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() not in (3, 4):
-            raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.dim()}D instead")
+            raise ValueError(f"Softmax2d: input of shape {tuple(input.shape)} is neither [N, C, H, W] nor [C, H, W]")
         return F.softmax(input, -3)

@@ -17,7 +17,7 @@ def _position(index: Any, n: int) -> int:
     """``index`` counted from the front. Raises IndexError."""
     i = operator.index(index)
     if not -n <= i < n:
-        raise IndexError(f"index {i} is out of range")
+        raise IndexError(f"index {i} is out of range for {n} entries")
     return i % n
 
 
@@ -28,7 +28,7 @@ class _ModuleSeries(Module):
         """Make ``modules`` the children; all are checked before anything changes."""
         for module in modules:
             if not isinstance(module, Module):
-                raise TypeError(f"{type(module).__name__} is not a Module subclass")
+                raise TypeError(f"{type(self).__name__}: every entry must be a Module, not {type(module).__name__}")
         self._modules.clear()
         self._modules.update((str(i), m) for i, m in enumerate(modules))
 
@@ -58,7 +58,7 @@ class _ModuleSeries(Module):
         """Add several at the end. Returns self."""
         if not isinstance(modules, Iterable):
             raise TypeError(
-                f"{type(self).__name__}.extend should be called with an iterable, but got {type(modules).__name__}"
+                f"{type(self).__name__}.extend: expected several modules to go through, got {type(modules).__name__}"
             )
         for module in list(modules):
             self.append(module)
@@ -68,14 +68,14 @@ class _ModuleSeries(Module):
         """Add before position ``index``. Returns self."""
         n = len(self)
         if not -n <= index <= n:
-            raise IndexError(f"Index out of range: {index}")
+            raise IndexError(f"insert: index {index} is out of range for {n} entries")
         modules = list(self)
         modules.insert(index, module)
         self._renumber(modules)
         return self
 
     def pop(self, key: int | slice = -1) -> Any:
-        """Remove and return the module(s) at ``key``."""
+        """Take out the module(s) at ``key``, which are returned."""
         taken = self[key]  # type: ignore[index]
         del self[key]
         return taken
@@ -116,19 +116,23 @@ class Sequential(_ModuleSeries):
 
     def __add__(self, other: Sequential) -> Sequential:
         if not isinstance(other, Sequential):
-            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+            raise ValueError(
+                f"+ joins a Sequential to another one, not to {type(other).__name__}; wrap it in Sequential()"
+            )
         return Sequential(*self, *other)
 
     def __iadd__(self, other: Sequential) -> Sequential:
         if not isinstance(other, Sequential):
-            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+            raise ValueError(
+                f"+ joins a Sequential to another one, not to {type(other).__name__}; wrap it in Sequential()"
+            )
         return self.extend(other)
 
     def __mul__(self, times: int) -> Sequential:
         if not isinstance(times, int):
-            raise TypeError(f"unsupported operand type(s) for *: Sequential and {type(times).__name__}")
+            raise TypeError(f"* repeats a Sequential an int number of times, not {type(times).__name__}")
         if times <= 0:
-            raise ValueError(f"Non-positive multiplication factor {times} for Sequential")
+            raise ValueError(f"* repeats a Sequential at least once, not {times} times")
         return Sequential(*(list(self) * times))
 
     __rmul__ = __mul__
@@ -214,10 +218,7 @@ class ModuleDict(Module):
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace from a mapping or from pairs."""
         if not isinstance(modules, Iterable):
-            raise TypeError(
-                "ModuleDict.update should be called with an iterable of key/value pairs, "
-                f"but got {type(modules).__name__}"
-            )
+            raise TypeError(f"ModuleDict.update: expected a dict or (name, module) pairs, got {type(modules).__name__}")
         for key, module in modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules:
             self[key] = module
 
@@ -269,7 +270,9 @@ class ParameterList(Module):
     def extend(self, values: Iterable[Any]) -> ParameterList:
         """Add several at the end. Returns self."""
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
-            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
+            raise TypeError(
+                f"ParameterList.extend: expected several parameters to go through, got {type(values).__name__}"
+            )
         for value in list(values):
             self.append(value)
         return self
@@ -297,7 +300,7 @@ class ParameterDict(Module):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key not in self._keys and hasattr(self, key):
-            raise KeyError(f"attribute '{key}' already exists")
+            raise KeyError(f"ParameterDict: the name '{key}' is taken by an attribute; choose another key")
         setattr(self, key, _as_parameter(value))
         self._keys[key] = None
 
@@ -343,7 +346,7 @@ class ParameterDict(Module):
         return value
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove and return the last pair."""
+        """Take out the (name, parameter) added last."""
         key = next(reversed(self._keys))
         return key, self.pop(key)
 
@@ -360,8 +363,7 @@ class ParameterDict(Module):
         """Add or replace from a mapping or from pairs."""
         if not isinstance(parameters, Iterable):
             raise TypeError(
-                "ParameterDict.update should be called with an iterable of key/value pairs, "
-                f"but got {type(parameters).__name__}"
+                f"ParameterDict.update: expected a dict or (name, parameter) pairs, got {type(parameters).__name__}"
             )
         pairs = parameters.items() if isinstance(parameters, (Mapping, ParameterDict)) else parameters
         for key, value in pairs:

@@ -40,13 +40,13 @@ class _ConvNd(Module):
         super().__init__()
         name = type(self).__name__
         if groups <= 0:
-            raise ValueError("groups must be a positive integer")
+            raise ValueError(f"{name}: groups must be at least 1, got {groups}")
         if in_channels % groups:
-            raise ValueError(f"in_channels must be divisible by groups, got {in_channels} and groups={groups}")
+            raise ValueError(f"{name}: in_channels={in_channels} cannot be split evenly into groups={groups}")
         if out_channels % groups:
-            raise ValueError(f"out_channels must be divisible by groups, got {out_channels} and groups={groups}")
+            raise ValueError(f"{name}: out_channels={out_channels} cannot be split evenly into groups={groups}")
         if padding_mode not in _MODES:
-            raise ValueError(f"padding_mode must be one of {_MODES}, but got padding_mode='{padding_mode}'")
+            raise ValueError(f"{name}: padding_mode {padding_mode!r} is unknown; use one of {', '.join(_MODES)}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = per_dim(kernel_size, self.n, "kernel_size", name)
@@ -57,9 +57,11 @@ class _ConvNd(Module):
         self.padding_mode = padding_mode
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(f"Invalid padding string '{padding}', should be one of ('same', 'valid')")
+                raise ValueError(f"{name}: padding must be 'valid', 'same' or integers, not {padding!r}")
             if padding == "same" and any(s != 1 for s in self.stride):
-                raise ValueError("padding='same' is not supported for strided convolutions")
+                raise ValueError(
+                    f"{name}: padding='same' needs stride 1, not {self.stride}; give the padding as integers"
+                )
             self.padding: Any = padding
         else:
             self.padding = per_dim(padding, self.n, "padding", name)
@@ -161,7 +163,7 @@ class _ConvTranspose(_ConvNd):
         dtype: Any = None,
     ) -> None:
         if padding_mode != "zeros":
-            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+            raise ValueError(f"{type(self).__name__}: padding_mode must be 'zeros', not {padding_mode!r}")
         super().__init__(
             in_channels,
             out_channels,
@@ -199,8 +201,8 @@ class _ConvTranspose(_ConvNd):
         if any(not m <= s < m + t for s, m, t in zip(size, least, self.stride, strict=True)):
             most = [m + t - 1 for m, t in zip(least, self.stride, strict=True)]
             raise ValueError(
-                f"requested an output size of {size}, but valid sizes range from {least} to {most} "
-                f"(for an input of {tuple(input.shape)})"
+                f"{type(self).__name__}: output_size {size} cannot come from an input of shape {tuple(input.shape)}; "
+                f"choose between {least} and {most}"
             )
         return tuple(s - m for s, m in zip(size, least, strict=True))
 

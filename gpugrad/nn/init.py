@@ -43,19 +43,19 @@ def calculate_gain(nonlinearity: str, param: int | float | None = None) -> float
         if param is None:
             param = 0.01
         if isinstance(param, bool) or not isinstance(param, (int, float)):
-            raise ValueError(f"negative_slope {param} not a valid number")
+            raise ValueError(f"calculate_gain: the slope of leaky_relu must be a number, not {param!r}")
         return math.sqrt(2.0 / (1.0 + param**2))
     if nonlinearity == "selu":
         return 3.0 / 4.0
-    raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    raise ValueError(f"calculate_gain: nonlinearity {nonlinearity!r} is unknown")
 
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     """Inputs feeding one unit and units fed by one input, for a weight ``[out, in, *kernel]``."""
     if tensor.dim() < 2:
         raise ValueError(
-            f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, "
-            f"got shape {tuple(tensor.shape)}"
+            f"a tensor of shape {tuple(tensor.shape)} has no fan-in and fan-out: they need [out, in, *kernel], at "
+            "least 2 dimensions"
         )
     out, into, *kernel = tensor.shape
     field = math.prod(kernel)
@@ -65,7 +65,7 @@ def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
 def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
     mode = mode.lower()
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']")
+        raise ValueError(f"mode {mode!r} is unknown; use 'fan_in' or 'fan_out'")
     fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
     return fan_in if mode == "fan_in" else fan_out
 
@@ -88,7 +88,8 @@ def trunc_normal_(
     """Normal, cut to [a, b], by inverting the distribution function at a uniform value."""
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
-            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_: the distribution of values may be incorrect",
+            f"trunc_normal_: mean={mean} lies over two std={std} outside [{a}, {b}], so values are drawn from a far "
+            "tail and lose accuracy",
             stacklevel=2,
         )
 
@@ -136,17 +137,19 @@ def _fill_from_host(tensor: Tensor, values: np.ndarray) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, for a 2-dimensional tensor. Raises ValueError."""
     if tensor.dim() != 2:
-        raise ValueError(f"Only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}")
+        raise ValueError(f"eye_: the tensor must have exactly 2 dimensions, not shape {tuple(tensor.shape)}")
     return _fill_from_host(tensor, np.eye(*tensor.shape))
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Convolution weight ``[out, in/groups, *kernel]`` that hands input channels through."""
     if tensor.dim() not in (3, 4, 5):
-        raise ValueError(f"Only tensors with 3, 4, or 5 dimensions are supported, got shape {tuple(tensor.shape)}")
+        raise ValueError(
+            f"dirac_: the tensor must be a weight of 3 to 5 dimensions, not of shape {tuple(tensor.shape)}"
+        )
     out, into, *kernel = tensor.shape
     if out % groups:
-        raise ValueError(f"dim 0 ({out}) must be divisible by groups ({groups})")
+        raise ValueError(f"dirac_: {out} output channels cannot be split evenly into groups={groups}")
     values = np.zeros(tensor.shape, np.float32)
     centre = tuple(k // 2 for k in kernel)
     per_group = out // groups
@@ -178,7 +181,9 @@ def kaiming_uniform_(
 ) -> Tensor:
     """Uniform with variance ``gain^2 / fan`` (He et al. 2015)."""
     if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        warnings.warn(
+            f"kaiming_uniform_: a tensor of shape {tuple(tensor.shape)} has no elements to fill", stacklevel=2
+        )
         return tensor
     bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator)
@@ -189,7 +194,7 @@ def kaiming_normal_(
 ) -> Tensor:
     """Normal with variance ``gain^2 / fan`` (He et al. 2015)."""
     if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        warnings.warn(f"kaiming_normal_: a tensor of shape {tuple(tensor.shape)} has no elements to fill", stacklevel=2)
         return tensor
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
@@ -199,7 +204,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 
     The QR decomposition runs on the host; the normal values come from gpugrad's generator."""
     if tensor.dim() < 2:
-        raise ValueError(f"Only tensors with 2 or more dimensions are supported, got shape {tuple(tensor.shape)}")
+        raise ValueError(
+            f"orthogonal_: a tensor of shape {tuple(tensor.shape)} is no matrix; it needs 2 dimensions or more"
+        )
     if tensor.numel() == 0:
         return tensor
     rows = tensor.shape[0]
@@ -214,7 +221,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """Normal values, with a fraction ``sparsity`` of each column set to 0 (Martens 2010)."""
     if tensor.dim() != 2:
-        raise ValueError(f"Only tensors with 2 dimensions are supported, got shape {tuple(tensor.shape)}")
+        raise ValueError(f"sparse_: the tensor must have exactly 2 dimensions, not shape {tuple(tensor.shape)}")
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
     mask = np.ones((rows, columns), np.float32)

@@ -76,7 +76,7 @@ class Bilinear(Module):
     ) -> None:
         super().__init__()
         if in1_features <= 0:
-            raise ValueError(f"in1_features must be > 0, but got {in1_features}")
+            raise ValueError(f"Bilinear: in1_features must be positive, got {in1_features}")
         self.in1_features = in1_features
         self.in2_features = in2_features
         self.out_features = out_features
@@ -186,7 +186,10 @@ class Embedding(Module):
     ) -> Embedding:
         """From a ``[num_embeddings, embedding_dim]`` tensor, not learned further if ``freeze``."""
         if embeddings.dim() != 2:
-            raise AssertionError(f"Embeddings parameter is expected to be 2-dimensional, got {tuple(embeddings.shape)}")
+            raise AssertionError(
+                f"Embedding.from_pretrained: embeddings must have shape [num_embeddings, embedding_dim], not "
+                f"{tuple(embeddings.shape)}"
+            )
         n, dim = embeddings.shape
         options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
         return cls(n, dim, *options, _weight=embeddings, _freeze=freeze)
@@ -213,7 +216,7 @@ class Unflatten(Module):
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
         if not isinstance(unflattened_size, (tuple, list)) or not all(isinstance(n, int) for n in unflattened_size):
-            raise TypeError(f"unflattened_size must be a tuple of ints, but found {unflattened_size!r}")
+            raise TypeError(f"Unflatten: unflattened_size takes a tuple or list of ints, not {unflattened_size!r}")
         self.dim = dim
         self.unflattened_size = tuple(unflattened_size)
 

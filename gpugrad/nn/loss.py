@@ -155,7 +155,7 @@ class MultiMarginLoss(_WeightedLoss):
     def __init__(self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean") -> None:
         super().__init__(weight, reduction)
         if p not in (1, 2):
-            raise ValueError("only p == 1 and p == 2 supported")
+            raise ValueError(f"{type(self).__name__}: p must be 1 or 2, not {p}")
         self.p = p
         self.margin = margin
 
@@ -215,7 +215,7 @@ class TripletMarginLoss(_Loss):
     ) -> None:
         super().__init__(reduction)
         if margin <= 0:
-            raise ValueError(f"TripletMarginLoss: expected margin to be greater than 0, got {margin} instead")
+            raise ValueError(f"{type(self).__name__}: margin must be positive, got {margin}")
         self.margin = margin
         self.p = p
         self.eps = eps
@@ -240,7 +240,7 @@ class TripletMarginWithDistanceLoss(_Loss):
     ) -> None:
         super().__init__(reduction)
         if margin <= 0:
-            raise ValueError(f"{type(self).__name__}: expected margin to be greater than 0, got {margin} instead")
+            raise ValueError(f"{type(self).__name__}: margin must be positive, got {margin}")
         self.distance_function = distance_function
         self.margin = margin
         self.swap = swap

@@ -57,7 +57,7 @@ class Module(StateDict):
     # -- calling -------------------------------------------------------------
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. Every subclass defines it."""
-        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+        raise NotImplementedError(f"{type(self).__name__} cannot be called: it defines no forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
@@ -140,13 +140,13 @@ class Module(StateDict):
         self._check_name(name, "_parameters", "parameter")
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
-                "(gpugrad.nn.Parameter or None required)"
+                f"register_parameter: '{name}' must be a Parameter or None, not {type(param).__name__}; wrap it in "
+                "gpugrad.nn.Parameter()"
             )
         if param is not None and not param.is_leaf:
             raise ValueError(
-                f"cannot assign non-leaf Tensor to parameter '{name}': a parameter must not be "
-                "computed from others; compute in forward instead"
+                f"register_parameter: '{name}' was computed from other tensors and cannot be trained; register those "
+                "and compute it in forward()"
             )
         self._parameters[name] = param
 
@@ -154,9 +154,7 @@ class Module(StateDict):
         """File ``tensor`` (or None) under ``name``; ``persistent=False`` leaves it out of ``state_dict``."""
         self._check_name(name, "_buffers", "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)"
-            )
+            raise TypeError(f"register_buffer: '{name}' must be a Tensor or None, not {type(tensor).__name__}")
         self._buffers[name] = tensor
         self._non_persistent_buffers_set.discard(name)
         if not persistent:
@@ -165,7 +163,7 @@ class Module(StateDict):
     def add_module(self, name: str, module: Module | None) -> None:
         """File ``module`` (or None) as the child ``name``."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+            raise TypeError(f"add_module: '{name}' must be a Module or None, not {type(module).__name__}")
         self._check_name(name, "_modules", "module")
         self._modules[name] = module
 
@@ -175,15 +173,17 @@ class Module(StateDict):
 
     def _check_name(self, name: str, table: str, kind: str) -> None:
         if table not in self.__dict__:
-            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before the first {kind} is assigned")
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string, got {type(name).__name__}")
+            raise TypeError(f"the name of a {kind} must be a str, not {type(name).__name__}")
         if "." in name:
-            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
+            raise KeyError(f"the name of a {kind} must not contain '.', which separates modules: '{name}'")
         if name == "":
-            raise KeyError(f'{kind} name can\'t be empty string ""')
+            raise KeyError(f"the name of a {kind} must not be empty")
         if name not in self.__dict__[table] and hasattr(self, name):
-            raise KeyError(f"attribute '{name}' already exists")
+            raise KeyError(
+                f"{type(self).__name__} already has an attribute '{name}'; choose another name for the {kind}"
+            )
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
@@ -210,22 +210,22 @@ class Module(StateDict):
         elif name in own.get("_parameters", ()):
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as parameter '{name}' "
-                    "(gpugrad.nn.Parameter or None expected)"
+                    f"parameter '{name}' can be set to a gpugrad.nn.Parameter or None, not {type(value).__name__}; "
+                    "delete it first to store something else"
                 )
             own["_parameters"][name] = None
         elif name in own.get("_modules", ()):
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as child module '{name}' "
-                    "(gpugrad.nn.Module or None expected)"
+                    f"module '{name}' can be set to a gpugrad.nn.Module or None, not {type(value).__name__}; "
+                    "delete it first to store something else"
                 )
             own["_modules"][name] = None
         elif name in own.get("_buffers", ()):
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as buffer '{name}' "
-                    "(gpugrad.nn.Buffer, Tensor or None expected)"
+                    f"buffer '{name}' can be set to a gpugrad.nn.Buffer, a Tensor or None, not {type(value).__name__}; "
+                    "delete it first to store something else"
                 )
             own["_buffers"][name] = value
         else:
@@ -234,7 +234,7 @@ class Module(StateDict):
     def _make_room(self, name: str, table: str, kind: str) -> None:
         """Take ``name`` out of wherever else it may be filed."""
         if table not in self.__dict__:
-            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before the first {kind} is assigned")
         self.__dict__.pop(name, None)
         for other in _TABLES:
             if other != table:
@@ -332,7 +332,7 @@ class Module(StateDict):
         """Put ``module`` in the place of dotted name ``target``, which with ``strict`` must exist.
         Raises ValueError, AttributeError."""
         if not target:
-            raise ValueError("Cannot set the submodule without a target name!")
+            raise ValueError("set_submodule: target is empty; name the submodule to replace")
         parent, _, name = target.rpartition(".")
         owner = self.get_submodule(parent)
         if strict and name not in owner._modules:
@@ -365,7 +365,7 @@ class Module(StateDict):
     def train(self: _M, mode: bool = True) -> _M:
         """Set training mode (dropout on, batch statistics used) for the tree. Returns self."""
         if not isinstance(mode, bool):
-            raise ValueError(f"training mode is expected to be boolean, got {type(mode).__name__}")
+            raise ValueError(f"train: mode must be a bool, not {type(mode).__name__}")
         self.training = mode
         for module in self.children():
             module.train(mode)
@@ -413,7 +413,7 @@ class Module(StateDict):
         are floating. Returns self."""
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
+            raise TypeError(f"Module.to: parameters can only be converted to floating-point dtypes, not {dtype}")
 
         def convert(t: Tensor) -> Tensor:
             return t.to(device=device, dtype=dtype if t.is_floating_point() else None, non_blocking=non_blocking)

@@ -63,8 +63,10 @@ class _Norm(Module):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self._dims:
-            expected = " or ".join(f"{n}D" for n in self._dims)
-            raise ValueError(f"expected {expected} input (got {input.dim()}D input)")
+            expected = " or ".join(map(str, self._dims))
+            raise ValueError(
+                f"{type(self).__name__}: input of shape {tuple(input.shape)} must have {expected} dimensions"
+            )
 
     def extra_repr(self) -> str:
         return (
@@ -277,7 +279,9 @@ class GroupNorm(Module):
     ) -> None:
         super().__init__()
         if num_channels % num_groups:
-            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+            raise ValueError(
+                f"GroupNorm: num_channels={num_channels} cannot be split evenly into num_groups={num_groups}"
+            )
         self.num_groups = num_groups
         self.num_channels = num_channels
         self.eps = eps

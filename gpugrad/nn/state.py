@@ -24,7 +24,7 @@ class IncompatibleKeys(NamedTuple):
 
     def __repr__(self) -> str:
         if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
+            return "<no missing and no unexpected keys>"
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
@@ -103,7 +103,7 @@ class StateDict:
 
         Raises TypeError (not a mapping) and RuntimeError (one line per problem found)."""
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+            raise TypeError(f"load_state_dict: expected a dict of tensors by name, got {type(state_dict).__name__}")
         state = OrderedDict(state_dict)
         missing: list[str] = []
         unexpected: list[str] = []
@@ -116,11 +116,13 @@ class StateDict:
                     raise AssertionError("a load_state_dict post hook must change the keys in place and return None")
         if strict:
             if missing:
-                errors.insert(0, "Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
+                errors.insert(0, "missing keys: " + ", ".join(f'"{k}"' for k in missing))
             if unexpected:
-                errors.insert(0, "Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
+                errors.insert(0, "unexpected keys: " + ", ".join(f'"{k}"' for k in unexpected))
         if errors:
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
+            raise RuntimeError(
+                f"load_state_dict: the state dict does not fit {type(self).__name__}:\n\t" + "\n\t".join(errors)
+            )
         return keys
 
     def _tree(self) -> list[Any]:
@@ -199,13 +201,9 @@ class StateDict:
 def _load_value(module: Any, name: str, value: Tensor, given: Any, assign: bool) -> str | None:
     """Put ``given`` in the place of ``value``; the text of the problem if it does not fit."""
     if not isinstance(given, Tensor):
-        return f'While copying the parameter named "{{key}}", expected a Tensor but received {type(given).__name__}.'
+        return f'"{{key}}" must be a Tensor, not {type(given).__name__}'
     if tuple(given.shape) != tuple(value.shape):
-        # shapes are shown the way people know them from PyTorch's message
-        return (
-            f"size mismatch for {{key}}: copying a param with shape {list(given.shape)} from checkpoint, "
-            f"the shape in current model is {list(value.shape)}."
-        )
+        return f'"{{key}}" has shape {tuple(given.shape)} in the state dict, {tuple(value.shape)} in the module'
     if not assign:
         with no_grad():
             value.copy_(given)

@@ -146,7 +146,10 @@ def pow(a: Any, b: Any) -> Any:
             if b == 1:
                 return mul(a, 1)
         elif isinstance(b, int) and b < 0 and not isinstance(b, bool):
-            raise RuntimeError(f"pow: integers to negative integer powers are not allowed ({table.describe(a, b)})")
+            raise RuntimeError(
+                f"pow: an integer base has no integer result for the negative exponent {b} ({table.describe(a)}); "
+                "convert with .float()"
+            )
     return _pow(a, b)
 
 
@@ -438,7 +441,7 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
     """``input`` limited to [min, max]; each bound a number, a tensor or None (not both None).
     NaN stays NaN; where min > max the result is max."""
     if min is None and max is None:
-        raise RuntimeError("clamp: at least one of min and max must be given")
+        raise RuntimeError("clamp: neither min nor max is given; pass one of them or both")
     if min is None:
         return clamp_max(input, max)
     if max is None:
@@ -476,7 +479,7 @@ def zeros_like(x: Any) -> Any:
 
 def _clamp_inplace(x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
-        raise RuntimeError("clamp_: at least one of min and max must be given")
+        raise RuntimeError("clamp_: neither min nor max is given; pass one of them or both")
     if min is None:
         return clamp_max.inplace(x, max)
     if max is None:

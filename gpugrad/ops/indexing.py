@@ -536,7 +536,9 @@ def _as_index(i: Any, x: Any) -> Any:
             i = cast(i, dtypes.int64)
     if isinstance(i, table.Tensor):
         if i.dtype.category == 2:
-            raise IndexError(f"index: tensors used as indices must be integer or bool, got {i.dtype.name}")
+            raise IndexError(
+                f"index: a tensor of {i.dtype.name} cannot index another; convert with .long() or compare for a mask"
+            )
         if i._array.ndim == 0 and i._backend.name == "cpu":
             return bool(i.item()) if i.dtype.category == 0 else int(i.item())
         if i._backend is not x._backend:

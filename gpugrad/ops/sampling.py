@@ -107,7 +107,7 @@ def bernoulli(input: Any, p: float | None = None, *, generator: Generator | None
     require_dtype(input._backend, drawn_in, "bernoulli")
     draw = _draw("uniform", tuple(input._array.shape), drawn_in, input._backend, generator)
     if p is not None and not 0 <= p <= 1:
-        raise RuntimeError(f"bernoulli: p must be between 0 and 1, got {p}")
+        raise RuntimeError(f"bernoulli: p={p} is not a probability; it lies in [0, 1]")
     return cast(e.lt(draw, input.detach() if p is None else p), input.dtype)
 
 

@@ -59,10 +59,10 @@ class Adagrad(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])
-        at_least(group["lr_decay"], 0.0, "lr_decay value")
-        at_least(group["weight_decay"], 0.0, "weight_decay value")
-        at_least(group["initial_accumulator_value"], 0.0, "initial_accumulator_value value")
-        at_least(group["eps"], 0.0, "epsilon value")
+        at_least(group["lr_decay"], 0.0, "lr_decay")
+        at_least(group["weight_decay"], 0.0, "weight_decay")
+        at_least(group["initial_accumulator_value"], 0.0, "initial_accumulator_value")
+        at_least(group["eps"], 0.0, "eps")
 
     def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"step": 0, "sum": creation.full_like(p.detach(), group["initial_accumulator_value"])}

@@ -102,9 +102,9 @@ class Adam(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])
-        at_least(group["eps"], 0.0, "epsilon value")
+        at_least(group["eps"], 0.0, "eps")
         check_betas(group["betas"])
-        at_least(group["weight_decay"], 0.0, "weight_decay value")
+        at_least(group["weight_decay"], 0.0, "weight_decay")
 
     def _update(self, group: dict[str, Any]) -> None:
         amsgrad = group["amsgrad"]

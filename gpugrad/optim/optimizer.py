@@ -33,7 +33,7 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                 if new is not None:
                     if not (isinstance(new, tuple) and len(new) == 2):
                         raise RuntimeError(
-                            f"a step pre-hook must return None or a tuple of (new_args, new_kwargs), but got {new!r}"
+                            f"a step pre-hook returns either None or the pair (args, kwargs) to go on with, not {new!r}"
                         )
                     args, kwargs = new
             result = step(self, *args, **kwargs)
@@ -66,12 +66,13 @@ class Optimizer:
         self._step_calls = 0
         if isinstance(params, Tensor):
             raise TypeError(
-                "params argument given to the optimizer should be an iterable of Tensors or dicts, "
-                "but got a Tensor; put it in a list"
+                f"{type(self).__name__}: params is a single Tensor of shape {tuple(params.shape)}; put it in a list"
             )
         groups = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise ValueError(
+                f"{type(self).__name__}: there are no parameters to optimize; an iterator may have been used up"
+            )
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -138,35 +139,37 @@ class Optimizer:
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own. Raises TypeError, ValueError."""
         if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+            raise TypeError(f"add_param_group: expected a dict, got {type(param_group).__name__}")
         group = dict(param_group)
         given = group["params"]
         if isinstance(given, Tensor):
             given = [given]
         elif isinstance(given, set):
             raise TypeError(
-                "optimizer parameters need to be organized in ordered collections, but the ordering of "
-                "tensors in sets will change between runs. Please use a list instead."
+                f"{type(self).__name__}: params is a set, which has no fixed order to file states by; pass a list"
             )
         params, names = _split_names(list(given))
         for p in params:
             if not isinstance(p, Tensor):
-                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+                raise TypeError(f"{type(self).__name__}: every parameter must be a Tensor, not {type(p).__name__}")
             if not self.defaults.get("differentiable") and not (p.is_leaf or getattr(p, "retains_grad", False)):
                 raise ValueError(
-                    "can't optimize a non-leaf Tensor: its values are computed from others; optimize those"
+                    f"{type(self).__name__}: a parameter of shape {tuple(p.shape)} is no leaf but computed from other "
+                    "tensors; optimize those"
                 )
         if len({id(p) for p in params}) != len(params):
-            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+            raise ValueError(f"{type(self).__name__}: a parameter is listed twice in one group")
         known = {id(p) for g in self.param_groups for p in g["params"]}
         if any(id(p) in known for p in params):
-            raise ValueError("some parameters appear in more than one parameter group")
+            raise ValueError(f"{type(self).__name__}: a parameter of this group already belongs to another one")
         group["params"] = params
         if names:
             group["param_names"] = names
         for name, default in self.defaults.items():
             if default is REQUIRED and name not in group:
-                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
+                raise ValueError(
+                    f"{type(self).__name__}: the option {name} has no default and is missing in a parameter group"
+                )
             group.setdefault(name, default)
         self._check_group(group)
         self.param_groups.append(group)
@@ -202,14 +205,14 @@ class Optimizer:
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
             raise ValueError(
-                f"loaded state dict has a different number of parameter groups: {len(saved)}, "
-                f"not {len(self.param_groups)}"
+                f"load_state_dict: {len(saved)} parameter groups were saved, this {type(self).__name__} has "
+                f"{len(self.param_groups)}"
             )
         for mine, other in zip(self.param_groups, saved, strict=True):
             if len(mine["params"]) != len(other["params"]):
                 raise ValueError(
-                    "loaded state dict contains a parameter group that doesn't match the size of "
-                    f"optimizer's group: {len(other['params'])} parameters, not {len(mine['params'])}"
+                    f"load_state_dict: a group was saved with {len(other['params'])} parameters, this "
+                    f"{type(self).__name__}'s has {len(mine['params'])}"
                 )
         by_number = {
             number: p
@@ -279,7 +282,7 @@ def _split_names(given: list[Any]) -> tuple[list[Any], list[str]]:
     if not any(named):
         return given, []
     if not all(named):
-        raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+        raise ValueError("parameters with and without names cannot be mixed; name all of them or none")
     return [p for _, p in given], [name for name, _ in given]
 
 
@@ -287,31 +290,31 @@ def check_flags(foreach: bool | None, fused: bool | None, differentiable: bool) 
     """PyTorch's switches between implementations; here they choose nothing, as there is one
     definition, which a backend may run in one kernel. Raises RuntimeError where they contradict."""
     if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        raise RuntimeError("fused=True and foreach=True exclude each other; set one of them")
     if fused and differentiable:
-        raise RuntimeError("`fused` does not support `differentiable`")
+        raise RuntimeError("fused=True and differentiable=True exclude each other; set one of them")
 
 
 def at_least(value: Any, least: float, what: str) -> None:
     """Raise ValueError unless ``value >= least`` (a NaN fails too)."""
     if not float(value) >= least:
-        raise ValueError(f"Invalid {what}: {value}")
+        raise ValueError(f"{what} must be at least {least:g}, got {value}")
 
 
 def check_lr(lr: Any) -> None:
     """Raise ValueError unless ``lr`` is a number >= 0 or a tensor of one element."""
     if isinstance(lr, Tensor):
         if lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
+            raise ValueError(f"lr must be a number or a tensor of one element, not of shape {tuple(lr.shape)}")
     elif not lr >= 0.0:
-        raise ValueError(f"Invalid learning rate: {lr}")
+        raise ValueError(f"lr must be at least 0, got {lr}")
 
 
 def check_betas(betas: Any) -> None:
     """Raise ValueError unless both are in [0, 1)."""
     for i, beta in enumerate(betas):
         if not 0.0 <= beta < 1.0:
-            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+            raise ValueError(f"betas[{i}] must lie in [0, 1), got {beta}")
 
 
 def new_step(p: Tensor, capturable: bool) -> Any:

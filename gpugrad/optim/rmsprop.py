@@ -69,10 +69,10 @@ class RMSprop(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])
-        at_least(group["eps"], 0.0, "epsilon value")
-        at_least(group["momentum"], 0.0, "momentum value")
-        at_least(group["weight_decay"], 0.0, "weight_decay value")
-        at_least(group["alpha"], 0.0, "alpha value")
+        at_least(group["eps"], 0.0, "eps")
+        at_least(group["momentum"], 0.0, "momentum")
+        at_least(group["weight_decay"], 0.0, "weight_decay")
+        at_least(group["alpha"], 0.0, "alpha")
 
     def _update(self, group: dict[str, Any]) -> None:
         def new_state(p: Tensor) -> dict[str, Any]:

@@ -67,10 +67,13 @@ class SGD(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])
-        at_least(group["momentum"], 0.0, "momentum value")
-        at_least(group["weight_decay"], 0.0, "weight_decay value")
+        at_least(group["momentum"], 0.0, "momentum")
+        at_least(group["weight_decay"], 0.0, "weight_decay")
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+            raise ValueError(
+                f"SGD: nesterov=True needs momentum > 0 and dampening = 0, got momentum={group['momentum']}, "
+                f"dampening={group['dampening']}"
+            )
 
     def _update(self, group: dict[str, Any]) -> None:
         params, grads, states = self._active(group, lambda p: {"momentum_buffer": None} if group["momentum"] else {})

@@ -54,8 +54,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         channels = input.shape[1] if input.dim() > 1 else 1
         if weight.dim() != 1 or weight.numel() != channels:
             raise RuntimeError(
-                f"Mismatch of parameter numbers and input channel size. Found parameter numbers = "
-                f"{weight.numel()} and channel size = {channels}."
+                f"prelu: weight of shape {tuple(weight.shape)} fits neither all channels (one value) nor each of the "
+                f"{channels} channels of input {tuple(input.shape)}"
             )
         weight = weight.reshape((1, -1) + (1,) * (input.dim() - 2))
     elif input.dim() == 0:
@@ -82,7 +82,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x / alpha) - 1) (Barron 2017). Raises RuntimeError for alpha 0."""
     if alpha == 0:
-        raise RuntimeError("celu: alpha cannot be 0")
+        raise RuntimeError("celu: alpha=0 would divide by zero; use relu, its limit")
     return _into(input, _elu(input, alpha, 1.0, 1.0 / alpha), inplace)
 
 
@@ -132,7 +132,7 @@ def softsign(input: Tensor) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by ``lambd``, 0 where |x| <= lambd. Raises RuntimeError for a negative ``lambd``."""
     if lambd < 0:
-        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
+        raise RuntimeError(f"softshrink: lambd must not be negative, got {lambd}")
     shifted = where(input > 0, input - lambd, input + lambd)
     return where(input.abs() <= lambd, 0.0 * input, shifted)
 
@@ -155,9 +155,11 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """First half along ``dim`` times the sigmoid of the second half (Dauphin et al. 2016); halves ``dim``."""
     if input.dim() == 0:
-        raise RuntimeError("glu does not support 0-dimensional tensors")
+        raise RuntimeError("glu: a 0-d input cannot be split in two; it needs a dimension of even size")
     if input.shape[dim] % 2:
-        raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {input.shape[dim]}")
+        raise RuntimeError(
+            f"glu: dimension {dim} of input {tuple(input.shape)} cannot be split in two: size {input.shape[dim]} is odd"
+        )
     a, b = input.chunk(2, dim)
     return a * b.sigmoid()
 
@@ -184,7 +186,7 @@ def rrelu(
 
 def _implicit_dim(name: str, ndim: int) -> int:
     warnings.warn(
-        f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
+        f"{name}: without dim the dimension is guessed from the number of dimensions, here {ndim}; pass dim=",
         stacklevel=3,
     )
     return 0 if ndim in (0, 1, 3) else 1
@@ -208,7 +210,7 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
 
 
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
-    """A sample from the Gumbel-softmax distribution (Jang et al. 2016); with ``hard`` one-hot, its
+    """Softmax of ``logits`` plus Gumbel noise, over ``tau`` (Jang et al. 2016); with ``hard`` one-hot, its
     gradient that of the soft sample."""
     uniform = creation.empty(logits.shape, dtype=logits.dtype, device=logits.device).uniform_(1e-20, 1.0)
     soft = ops.softmax((logits - (-uniform.log()).log()) / tau, dim)

@@ -13,8 +13,8 @@ from gpugrad.tensor import Tensor
 def _check_channels(op: str, x: Tensor, weight: Tensor, expected: int, groups: int) -> None:
     if x.shape[1] != expected:
         raise RuntimeError(
-            f"{op}: given groups={groups} and weight of shape {tuple(weight.shape)}, expected input "
-            f"{tuple(x.shape)} to have {expected} channels, but got {x.shape[1]} channels instead"
+            f"{op}: weight of shape {tuple(weight.shape)} with groups={groups} takes {expected} channels, the "
+            f"input of shape {tuple(x.shape)} has {x.shape[1]}"
         )
 
 
@@ -79,7 +79,7 @@ def _padding(
         if padding != "same":
             raise RuntimeError(f"{op}: padding must be 'valid', 'same' or integers, not {padding!r}")
         if any(s != 1 for s in stride):
-            raise RuntimeError(f"{op}: padding='same' is not supported for strided convolutions")
+            raise RuntimeError(f"{op}: padding='same' needs stride 1, not {stride}; give the padding as integers")
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     both = per_dim(padding, n, "padding", op)
@@ -159,8 +159,8 @@ def _convolve_transpose(
     for e, s, d in zip(extra, stride, dilation, strict=True):
         if e >= max(s, d):
             raise RuntimeError(
-                f"{op}: output padding must be smaller than either stride or dilation, but got "
-                f"output_padding {extra}, stride {stride}, dilation {dilation}"
+                f"{op}: output_padding {extra} is too large: in each dimension it has to stay below stride {stride} "
+                f"or below dilation {dilation}"
             )
     kernel = tuple(weight.shape[2:])
     whole = [(m - 1) * s + d * (k - 1) + 1 for m, s, d, k in zip(x.shape[2:], stride, dilation, kernel, strict=True)]

@@ -21,7 +21,7 @@ def _keep(input: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
 
 def _check(p: float) -> None:
     if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise ValueError(f"dropout: p={p} is not a probability; it lies in [0, 1]")
 
 
 def _dropout(input: Tensor, shape: tuple[int, ...], p: float, training: bool, inplace: bool) -> Tensor:

@@ -28,12 +28,13 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     give ``[*, out]``. Raises RuntimeError where the shapes do not fit."""
     if input1.shape[:-1] != input2.shape[:-1]:
         raise RuntimeError(
-            f"bilinear(): input batch dimensions do not match: got {tuple(input1.shape)} and {tuple(input2.shape)}"
+            f"bilinear: inputs of shape {tuple(input1.shape)} and {tuple(input2.shape)} must be equal in all "
+            "dimensions but the last"
         )
     out, in1, in2 = weight.shape
     if input1.shape[-1] != in1 or input2.shape[-1] != in2:
         raise RuntimeError(
-            f"bilinear(): inputs of {input1.shape[-1]} and {input2.shape[-1]} features do not fit "
+            f"bilinear: inputs of {input1.shape[-1]} and {input2.shape[-1]} features do not fit "
             f"weight of shape {tuple(weight.shape)}"
         )
     left = input1.reshape(-1, in1).matmul(weight.permute(1, 0, 2).reshape(in1, out * in2))
@@ -86,12 +87,12 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 ``[*, num_classes]`` with a 1 at each class of ``tensor`` ``[*]`` (int64). Without
     ``num_classes`` it is the largest class plus 1. Raises RuntimeError for classes out of range."""
     if not is_integer(tensor):
-        raise RuntimeError(f"one_hot is only applicable to integer tensors, not {tensor.dtype}")
+        raise RuntimeError(f"one_hot: classes must be integers, not {tensor.dtype}; convert with .long()")
     if tensor.numel() and tensor.min().item() < 0:
-        raise RuntimeError("Class values must be non-negative.")
+        raise RuntimeError(f"one_hot: classes count from 0, but the smallest here is {int(tensor.min().item())}")
     if num_classes >= 0 and tensor.numel() and int(tensor.max().item()) >= num_classes:
         raise RuntimeError(
-            f"Class values must be smaller than num_classes, {num_classes}: the largest is {int(tensor.max().item())}"
+            f"one_hot: class {int(tensor.max().item())} does not fit num_classes={num_classes}; raise it"
         )
     return ops.one_hot(tensor, num_classes)
 

@@ -44,8 +44,7 @@ def _check_targets(op: str, input: Tensor, target: Tensor, dim: int) -> None:
 def _check_weight(op: str, weight: Tensor | None, classes: int) -> None:
     if weight is not None and tuple(weight.shape) != (classes,):
         raise RuntimeError(
-            f"{op}: weight tensor should be defined either for all {classes} classes or no classes, but "
-            f"got weight tensor of shape {list(weight.shape)}"
+            f"{op}: weight of shape {tuple(weight.shape)} must have shape ({classes},), one value for each class"
         )
 
 
@@ -113,7 +112,7 @@ def cross_entropy(
     (Szegedy et al. 2015). Raises as :func:`nll_loss`."""
     op = "cross_entropy"
     if not 0.0 <= label_smoothing <= 1.0:
-        raise RuntimeError(f"{op}: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+        raise RuntimeError(f"{op}: label_smoothing={label_smoothing} is outside [0, 1]")
     dim = _class_dim(op, input)
     if tuple(target.shape) != tuple(input.shape):
         return _nll(op, ops.log_softmax(input, dim), target, weight, ignore_index, reduction, label_smoothing)
@@ -178,7 +177,10 @@ def binary_cross_entropy_with_logits(
     """:func:`binary_cross_entropy` of sigmoid(x), computed without overflow; ``pos_weight`` scales the term
     of positive targets. Raises ValueError for different shapes."""
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: target of shape {tuple(target.shape)} must have the shape of input "
+            f"{tuple(input.shape)}"
+        )
     log_p = logsigmoid(input)
     if pos_weight is None:
         loss = (1.0 - target) * input - log_p
@@ -200,8 +202,8 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
         return loss.sum() / input.shape[0] if input.dim() else loss
     if reduction == "mean":
         warnings.warn(
-            "reduction: 'mean' divides the total loss by both the batch size and the support size; "
-            "'batchmean' divides only by the batch size, which is the KL divergence",
+            "kl_div: reduction='mean' averages over every element, which is not the KL divergence; use "
+            "reduction='batchmean', its average over the batch",
             stacklevel=2,
         )
     return reduced(loss, reduction, "kl_div")
@@ -218,7 +220,7 @@ def multi_margin_loss(
     """sum over classes i != t of max(0, margin - x_t + x_i)^p / c for ``[n, c]`` and classes ``[n]``."""
     op = "multi_margin_loss"
     if p not in (1, 2):
-        raise ValueError("only p == 1 and p == 2 supported")
+        raise ValueError(f"{op}: p must be 1 or 2, not {p}")
     alone = input.dim() == 1
     x, t = (input.unsqueeze(0), target.reshape(1)) if alone else (input, target)
     if x.dim() != 2:
@@ -239,9 +241,8 @@ def multi_margin_loss(
 def _check_broadcast(op: str, input: Tensor, target: Tensor) -> None:
     if tuple(input.shape) != tuple(target.shape):
         warnings.warn(
-            f"{op}: using a target size ({tuple(target.shape)}) that is different to the input size "
-            f"({tuple(input.shape)}). This will likely lead to incorrect results due to broadcasting. "
-            "Please ensure they have the same size.",
+            f"{op}: target of shape {tuple(target.shape)} and input of shape {tuple(input.shape)} differ and are "
+            "paired by broadcasting, which is rarely what a loss should compare; reshape one of them",
             stacklevel=3,
         )
 
@@ -270,7 +271,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
     """(x - t)^2 / (2 beta) where |x - t| < beta, else |x - t| - beta / 2. Raises ValueError for beta < 0."""
     _check_broadcast("smooth_l1_loss", input, target)
     if beta < 0:
-        raise ValueError("smooth_l1_loss does not support negative values for beta.")
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
     if beta == 0.0:
         return l1_loss(input, target, reduction)
     return reduced(_huber(input - target, beta) / beta, reduction, "smooth_l1_loss")
@@ -282,7 +283,7 @@ def huber_loss(
     """(x - t)^2 / 2 where |x - t| <= delta, else delta (|x - t| - delta / 2) (Huber 1964). Raises ValueError."""
     _check_broadcast("huber_loss", input, target)
     if delta <= 0:
-        raise ValueError("huber_loss does not support non-positive values for delta.")
+        raise ValueError(f"huber_loss: delta must be positive, got {delta}")
     return _weighted(_huber(input - target, delta), weight, reduction, "huber_loss")
 
 
@@ -311,9 +312,12 @@ def gaussian_nll_loss(
         variance = variance.unsqueeze(-1)
     fits = variance.dim() == input.dim() and all(v in (1, s) for v, s in zip(variance.shape, input.shape, strict=True))
     if not fits:
-        raise ValueError(f"{op}: var is of incorrect size: {tuple(variance.shape)} for input {tuple(input.shape)}")
+        raise ValueError(
+            f"{op}: var of shape {tuple(variance.shape)} does not fit input of shape {tuple(input.shape)}; give one "
+            "variance per element, or a last dimension of size 1 or left out"
+        )
     if (variance.detach() < 0).any().item():
-        raise ValueError("var has negative entry/entries")
+        raise ValueError(f"{op}: var holds negative values; a variance is at least 0")
     clamped = variance + (variance.detach().clamp(min=eps) - variance.detach())
     difference = input - target
     loss = 0.5 * (clamped.log() + difference.square() / clamped)
@@ -352,8 +356,8 @@ def margin_ranking_loss(
     """max(0, -t (x1 - x2) + margin), t being 1 where x1 should rank higher, else -1. Raises RuntimeError."""
     if not input1.dim() == input2.dim() == target.dim():
         raise RuntimeError(
-            f"margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
-            f"{tuple(input1.shape)}, input2: {tuple(input2.shape)}, target: {tuple(target.shape)} "
+            f"margin_ranking_loss: input1 {tuple(input1.shape)}, input2 {tuple(input2.shape)} and target "
+            f"{tuple(target.shape)} differ in their number of dimensions"
         )
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction, "margin_ranking_loss")
 
@@ -414,11 +418,11 @@ def triplet_margin_with_distance_loss(
 ) -> Tensor:
     """:func:`triplet_margin_loss` with any distance."""
     if margin <= 0:
-        raise ValueError(f"margin must be greater than 0, got {margin}")
+        raise ValueError(f"triplet_margin_loss: margin must be positive, got {margin}")
     if not anchor.dim() == positive.dim() == negative.dim():
         raise RuntimeError(
-            f"triplet_margin_loss: anchor, positive and negative should have the same number of "
-            f"dimensions, got {tuple(anchor.shape)}, {tuple(positive.shape)}, {tuple(negative.shape)}"
+            f"triplet_margin_loss: anchor {tuple(anchor.shape)}, positive {tuple(positive.shape)} and negative "
+            f"{tuple(negative.shape)} differ in their number of dimensions"
         )
     distance = pairwise_distance if distance_function is None else distance_function
     near, far = distance(anchor, positive), distance(anchor, negative)

@@ -67,7 +67,8 @@ def batch_norm(
         count = x.numel() // max(x.shape[1], 1)
         if count <= 1:
             raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}"
+                f"batch_norm: an input of shape {tuple(input.shape)} has at most one value per channel, which has no "
+                "variance to train on; use a larger batch or eval()"
             )
         centred, mean, var = _moments(x, dims)
         _update_running(running_mean, mean, momentum, 1.0)
@@ -111,7 +112,10 @@ def instance_norm(
     shape = (1, -1) + (1,) * (input.dim() - 2)
     count = prod(input.shape[2:])
     if count <= 1:
-        raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
+        raise ValueError(
+            f"instance_norm: an input of shape {tuple(input.shape)} has at most one element per channel, "
+            "too few for a variance; it needs larger spatial sizes or running statistics"
+        )
     x = _widened(input)
     centred, mean, var = _moments(x, tuple(range(2, x.dim())))
     _update_running(running_mean, mean.detach().mean(dim=0), momentum, 1.0)
@@ -125,10 +129,7 @@ def _trailing(op: str, input: Tensor, normalized_shape: Sequence[int], **vectors
     if not shape:
         raise RuntimeError(f"{op}: normalized_shape must name at least one dimension")
     if tuple(input.shape[-len(shape) :]) != shape:
-        raise RuntimeError(
-            f"Given normalized_shape={list(shape)}, expected input with shape "
-            f"[*, {', '.join(map(str, shape))}], but got input of size {list(input.shape)}"
-        )
+        raise RuntimeError(f"{op}: input of shape {tuple(input.shape)} does not end in normalized_shape {shape}")
     for name, v in vectors.items():
         if v is not None and tuple(v.shape) != shape:
             raise RuntimeError(f"{op}: expected {name} of shape {shape} (normalized_shape), got {tuple(v.shape)}")
@@ -171,8 +172,8 @@ def group_norm(
     n, c = input.shape[:2]
     if num_groups < 1 or c % num_groups:
         raise RuntimeError(
-            "Expected number of channels in input to be divisible by num_groups, but got input of "
-            f"shape {list(input.shape)} and num_groups={num_groups}"
+            f"group_norm: {input.shape[1]} channels of input {tuple(input.shape)} cannot be split evenly into "
+            f"num_groups={num_groups}"
         )
     _per_channel("group_norm", input, weight=weight, bias=bias)
     x = _widened(input).reshape(n, num_groups, -1)
@@ -184,7 +185,9 @@ def group_norm(
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha * mean of x^2 over ``size`` neighbouring channels)^beta (Krizhevsky et al. 2012)."""
     if input.dim() < 3:
-        raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
+        raise ValueError(
+            f"local_response_norm: input of shape {tuple(input.shape)} needs [batch, channel, *], at least 3 dimensions"
+        )
     if input.numel() == 0:
         return input
     n, c = input.shape[:2]

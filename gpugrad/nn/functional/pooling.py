@@ -37,8 +37,8 @@ def _geometry(
         raise RuntimeError(f"{op}: kernel_size {kernel}, stride {stride} and dilation {dilation} must be positive")
     if any(p < 0 or 2 * p > d * (k - 1) + 1 for p, k, d in zip(padding, kernel, dilation, strict=True)):
         raise RuntimeError(
-            f"{op}: pad should be at most half of effective kernel size, but got padding {padding}, "
-            f"kernel_size {kernel}, dilation {dilation}"
+            f"{op}: padding {padding} is more than half of what a kernel of size {kernel} with dilation {dilation} "
+            "spans; pad less, or pad the input beforehand with F.pad"
         )
     size = x.shape[2:]
     out = tuple(_count(*args, ceil_mode) for args in zip(size, kernel, stride, padding, dilation, strict=True))
@@ -181,7 +181,7 @@ def _avg_pool(
     if not x.is_floating_point():
         raise RuntimeError(f"{op}: not implemented for {x.dtype}; convert with .float()")
     if divisor_override == 0:
-        raise RuntimeError(f"{op}: divisor must be not zero")
+        raise RuntimeError(f"{op}: divisor_override=0 would divide by zero; leave it out or pass another number")
     kernel, stride, before, one, after, out = _geometry(op, n, x, kernel_size, stride, padding, 1, ceil_mode)
     if any(before) or any(after):
         padded = ops.pad(x, _pairs(before, after))

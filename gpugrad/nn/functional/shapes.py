@@ -31,8 +31,7 @@ def batched(x: Tensor, n: int, op: str) -> tuple[Tensor, bool]:
     if x.dim() == n + 1:
         return x.unsqueeze(0), True
     raise RuntimeError(
-        f"{op}: expected {n + 1} dimensions (unbatched) or {n + 2} dimensions (batched), "
-        f"but got input of shape {tuple(x.shape)}"
+        f"{op}: input of shape {tuple(x.shape)} must have {n + 1} dimensions, or {n + 2} with a batch in front"
     )
 
 
@@ -49,7 +48,7 @@ def is_half(x: Tensor) -> bool:
 def check_reduction(reduction: str, op: str) -> None:
     """Raise ValueError unless ``reduction`` is none, mean or sum."""
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{op}: {reduction!r} is not a valid value for reduction; use 'none', 'mean' or 'sum'")
+        raise ValueError(f"{op}: reduction {reduction!r} is unknown; use 'none', 'mean' or 'sum'")
 
 
 def reduced(loss: Tensor, reduction: str, op: str) -> Tensor:

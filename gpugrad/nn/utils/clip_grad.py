@@ -33,8 +33,8 @@ def get_total_norm(
         total = norms.norm(norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
-            f"The total norm of order {norm_type} for gradients is non-finite, so it cannot be clipped. "
-            "To scale by the non-finite norm anyway, set error_if_nonfinite=False"
+            f"the gradients have a non-finite norm (norm_type={norm_type}); look for infinities and "
+            "NaNs in them, or pass error_if_nonfinite=False to go on regardless"
         )
     return total
 

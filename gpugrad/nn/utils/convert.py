@@ -17,7 +17,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     for p in params:
         if p.device != device:
             raise TypeError(
-                f"Found two parameters on different devices, {device} and {p.device}; "
+                f"parameters_to_vector: parameters are on {device} and on {p.device}; "
                 "move the model to one device first"
             )
     return joining.cat([p.reshape(-1) for p in params])
@@ -26,7 +26,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """Give each parameter its slice of ``vec`` (as laid out by :func:`parameters_to_vector`) as data."""
     if not isinstance(vec, Tensor):
-        raise TypeError(f"expected a Tensor, but got: {type(vec).__name__}")
+        raise TypeError(f"vector_to_parameters: expected a Tensor, got {type(vec).__name__}")
     params = list(parameters)
     total = sum(p.numel() for p in params)
     if vec.numel() != total:

@@ -24,22 +24,25 @@ def set_lr(group: dict[str, Any], lr: Any) -> None:
 
 
 class LRScheduler:
-    """Sets the learning rate of every group of ``optimizer`` at each :meth:`step`, usually once an
+    """Gives every group of ``optimizer`` a new learning rate at each :meth:`step`, usually once an
     epoch. Subclasses define ``get_lr()``, the new rates from the current ones, and where there is one
     ``_get_closed_form_lr()``, the rates at ``last_epoch`` from ``base_lrs`` alone.
 
-    ``last_epoch``: -1 to begin; the index of the last epoch to resume (groups must then hold
+    ``last_epoch``: -1 to begin; to resume, the epoch reached so far (groups must then hold
     "initial_lr", else KeyError). Raises TypeError for anything but an Optimizer."""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+            raise TypeError(f"{type(self).__name__}: expected an Optimizer, got {type(optimizer).__name__}")
         self.optimizer = optimizer
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", plain(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming a scheduler")
+                raise KeyError(
+                    f"{type(self).__name__}: last_epoch={last_epoch} resumes a schedule, which needs 'initial_lr' in "
+                    f"param_groups[{i}]; load the optimizer's state first"
+                )
         self.base_lrs: list[Any] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._step_count = 0
@@ -64,8 +67,8 @@ class LRScheduler:
         """Go to the next epoch (or to ``epoch``) and set the rates."""
         if self._step_count == 1 and self.optimizer._step_calls == 0:
             warnings.warn(
-                "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first value of the "
-                "schedule is skipped. Call optimizer.step() first.",
+                f"{type(self).__name__}.step() ran although the optimizer has made no step yet, so the first rate "
+                "is never used; call optimizer.step() first",
                 stacklevel=2,
             )
         self._step_count += 1

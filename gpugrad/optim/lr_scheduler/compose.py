@@ -13,12 +13,11 @@ from gpugrad.optim.optimizer import Optimizer
 
 def _check(schedulers: Sequence[Any], optimizer: Optimizer, name: str) -> None:
     if not schedulers:
-        raise ValueError(f"{name} expects at least one scheduler to be chained, but got no scheduler.")
+        raise ValueError(f"{name}: the list of schedulers is empty")
     for i, s in enumerate(schedulers):
         if s.optimizer is not optimizer:
             raise ValueError(
-                f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
-                f"{type(s).__name__} at index {i} that belongs to another one"
+                f"{name}: scheduler {i}, {type(s).__name__}, drives another optimizer; all must be built on one"
             )
 
 
@@ -58,11 +57,11 @@ class SequentialLR(_Composed):
     ) -> None:
         _check(schedulers, optimizer, "SequentialLR")
         if any(isinstance(s, ReduceLROnPlateau) for s in schedulers):
-            raise ValueError("SequentialLR does not support `ReduceLROnPlateau`: it needs a metric at each step")
+            raise ValueError("SequentialLR: ReduceLROnPlateau cannot take part, as it needs a metric at each step")
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
-                "SequentialLR expects one scheduler more than milestones, but got number of schedulers "
-                f"{len(schedulers)} and the number of milestones to be equal to {len(milestones)}"
+                f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} milestones between them, not "
+                f"{len(milestones)}"
             )
         self.optimizer = optimizer
         self._schedulers = list(schedulers)
@@ -93,11 +92,11 @@ class ChainedScheduler(_Composed):
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
         if not schedulers:
-            raise ValueError("ChainedScheduler expects at least one scheduler to be chained, but got no scheduler.")
+            raise ValueError("ChainedScheduler: the list of schedulers is empty")
         self.optimizer = schedulers[0].optimizer if optimizer is None else optimizer
         _check(schedulers, self.optimizer, "ChainedScheduler")
         if any(isinstance(s, ReduceLROnPlateau) for s in schedulers):
-            raise ValueError("ChainedScheduler does not support `ReduceLROnPlateau`: it needs a metric at each step")
+            raise ValueError("ChainedScheduler: ReduceLROnPlateau cannot take part, as it needs a metric at each step")
         self._schedulers = list(schedulers)
         self._last_lr = self._rates()
 

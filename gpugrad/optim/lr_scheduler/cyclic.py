@@ -20,9 +20,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
         if T_0 <= 0 or not isinstance(T_0, int):
-            raise ValueError(f"Expected positive integer T_0, but got {T_0}")
+            raise ValueError(f"CosineAnnealingWarmRestarts: T_0 must be an int of at least 1, got {T_0}")
         if T_mult < 1 or not isinstance(T_mult, int):
-            raise ValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
+            raise ValueError(f"CosineAnnealingWarmRestarts: T_mult must be an int of at least 1, got {T_mult}")
         self.T_0 = T_0
         self.T_i = T_0
         self.T_mult = T_mult
@@ -45,7 +45,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
                 self.T_i *= self.T_mult
         else:
             if epoch < 0:
-                raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+                raise ValueError(f"CosineAnnealingWarmRestarts.step: epoch must not be negative, got {epoch}")
             self.T_i, self.T_cur = self.T_0, epoch
             if self.T_mult == 1:
                 self.T_cur = epoch % self.T_0
@@ -64,7 +64,9 @@ def _momentum_key(optimizer: Optimizer, name: str) -> str:
     for key in ("betas", "momentum"):
         if key in optimizer.defaults:
             return key
-    raise ValueError(f"{name}: optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+    raise ValueError(
+        f"{name}: {type(optimizer).__name__} has neither momentum nor betas to cycle; pass cycle_momentum=False"
+    )
 
 
 def _set_momentum(group: dict[str, Any], key: str, value: float) -> None:
@@ -94,7 +96,9 @@ class CyclicLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
-            raise ValueError("mode is invalid and scale_fn is None")
+            raise ValueError(
+                f"CyclicLR: mode {mode!r} is unknown; use 'triangular', 'triangular2' or 'exp_range', or pass scale_fn"
+            )
         if last_epoch == -1:
             for group, lr in zip(optimizer.param_groups, _per_group(base_lr, optimizer, "base_lr"), strict=True):
                 set_lr(group, lr)
@@ -167,17 +171,17 @@ class OneCycleLR(LRScheduler):
     ) -> None:
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
-                raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
+                raise ValueError("OneCycleLR: give total_steps, or both epochs and steps_per_epoch")
             for name, value in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
                 if value <= 0 or not isinstance(value, int):
-                    raise ValueError(f"Expected positive integer {name}, but got {value}")
+                    raise ValueError(f"OneCycleLR: {name} must be an int of at least 1, got {value}")
             total_steps = epochs * steps_per_epoch
         if total_steps <= 0 or not isinstance(total_steps, int):
-            raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
+            raise ValueError(f"OneCycleLR: total_steps must be an int of at least 1, got {total_steps}")
         if pct_start < 0 or pct_start > 1 or not isinstance(pct_start, float):
-            raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
+            raise ValueError(f"OneCycleLR: pct_start must be a float in [0, 1], got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+            raise ValueError(f"OneCycleLR: anneal_strategy {anneal_strategy!r} is unknown; use 'cos' or 'linear'")
         self.total_steps = total_steps
         self.anneal_strategy = anneal_strategy
         self.cycle_momentum = cycle_momentum
@@ -212,7 +216,7 @@ class OneCycleLR(LRScheduler):
     def get_lr(self) -> list[Any]:
         step = self.last_epoch
         if step > self.total_steps:
-            raise ValueError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
+            raise ValueError(f"OneCycleLR: step {step} is past the end of the cycle, total_steps={self.total_steps}")
         i = 0
         while step > self._phases[i][0] and i < len(self._phases) - 1:
             i += 1

@@ -45,7 +45,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, (np.ndarray, np.generic)):
         if first.dtype.kind in "SUO":
             raise TypeError(
-                "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found "
+                "default_collate: samples are made of tensors, arrays, numbers, strings, dicts and sequences, not of "
                 f"an array of {first.dtype}"
             )
         return default_collate([creation.as_tensor(b) for b in batch])
@@ -63,9 +63,12 @@ def default_collate(batch: Sequence[Any]) -> Any:
             return joined
     if isinstance(first, Sequence):
         if any(len(sample) != len(first) for sample in batch):
-            raise RuntimeError("each element in list of batch should be of equal size")
+            raise RuntimeError(
+                "default_collate: the sequences in the samples differ in length; pass a collate_fn that pads them"
+            )
         columns = [default_collate(column) for column in zip(*batch, strict=True)]
         return type(first)(*columns) if isinstance(first, tuple) and hasattr(first, "_fields") else columns
     raise TypeError(
-        f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {type(first)}"
+        "default_collate: samples are made of tensors, arrays, numbers, strings, dicts and sequences, not of "
+        f"{type(first).__name__}; pass a collate_fn"
     )

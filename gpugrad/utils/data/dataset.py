@@ -20,7 +20,7 @@ class Dataset(Generic[T_co]):
     They may define ``__getitems__(list of positions)`` too, to fetch a batch at once."""
 
     def __getitem__(self, index: Any) -> T_co:
-        raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
 
     def __add__(self, other: Dataset[T_co]) -> ConcatDataset[T_co]:
         return ConcatDataset([self, other])
@@ -30,7 +30,7 @@ class IterableDataset(Dataset[T_co]):
     """A stream of items: subclasses define ``__iter__``."""
 
     def __iter__(self) -> Iterator[T_co]:
-        raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
+        raise NotImplementedError(f"{type(self).__name__} must define __iter__()")
 
     def __add__(self, other: Dataset[T_co]) -> Any:
         return ChainDataset([self, other])
@@ -45,8 +45,8 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         sizes = [tuple(t.shape[:1]) for t in tensors]
         if not tensors or any(s != sizes[0] or not s for s in sizes):
             raise AssertionError(
-                "Size mismatch between tensors: TensorDataset needs tensors with equal first "
-                f"dimensions, got shapes {[tuple(t.shape) for t in tensors]}"
+                "TensorDataset: tensors must be equally long in their first dimension, got shapes "
+                f"{[tuple(t.shape) for t in tensors]}"
             )
         self.tensors = tensors
 
@@ -66,7 +66,7 @@ class StackDataset(Dataset[Any]):
         self.datasets: Any = args or kwargs
         lengths = {len(d) for d in (args or kwargs.values())}
         if len(lengths) != 1:
-            raise ValueError(f"Size mismatch between datasets: lengths {sorted(lengths)}")
+            raise ValueError(f"StackDataset: datasets must be equally long, got lengths {sorted(lengths)}")
         self._length = lengths.pop()
 
     def __getitem__(self, index: Any) -> Any:
@@ -84,9 +84,9 @@ class ConcatDataset(Dataset[T_co]):
     def __init__(self, datasets: Iterable[Dataset[T_co]]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
-            raise ValueError("datasets should not be an empty iterable")
+            raise ValueError("ConcatDataset: the list of datasets is empty")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
-            raise TypeError("ConcatDataset does not support IterableDataset; chain them with ChainDataset")
+            raise TypeError("ConcatDataset: an IterableDataset has no index to join by; use ChainDataset")
         self.cumulative_sizes = list(accumulate(len(d) for d in self.datasets))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
@@ -144,13 +144,13 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = 
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1 + 1e-9 and not all(isinstance(v, int) for v in lengths):
         for i, fraction in enumerate(lengths):
             if not 0 <= fraction <= 1:
-                raise ValueError(f"Fraction at index {i} is not between 0 and 1")
+                raise ValueError(f"random_split: fraction {fraction} (number {i}) is outside [0, 1]")
         sizes = [math.floor(n * fraction) for fraction in lengths]
         for i in range(n - sum(sizes)):
             sizes[i % len(sizes)] += 1
     else:
         sizes = [int(v) for v in lengths]
     if sum(sizes) != n:
-        raise ValueError(f"Sum of input lengths {list(lengths)} does not equal the length of the input dataset, {n}!")
+        raise ValueError(f"random_split: lengths {list(lengths)} add up to {sum(sizes)}, the dataset has {n} items")
     order = sampling.randperm(n, generator=generator, device="cpu").tolist()
     return [Subset(dataset, order[end - size : end]) for end, size in zip(accumulate(sizes), sizes, strict=True)]

@@ -56,26 +56,24 @@ class DataLoader:
             check_on_cpu(dataset)
         iterable = isinstance(dataset, IterableDataset)
         if iterable and shuffle:
-            raise ValueError(
-                "DataLoader with IterableDataset: expected unspecified shuffle option, but got shuffle=True"
-            )
+            raise ValueError("DataLoader: an IterableDataset comes in its own order; shuffle in the stream itself")
         if iterable and (sampler is not None or batch_sampler is not None):
             raise ValueError(
-                "DataLoader with IterableDataset: expected unspecified sampler and batch_sampler option: "
-                "the stream gives the order"
+                "DataLoader: an IterableDataset comes in its own order; leave sampler and batch_sampler out"
             )
         if sampler is not None and shuffle:
-            raise ValueError("sampler option is mutually exclusive with shuffle")
+            raise ValueError("DataLoader: sampler and shuffle=True both set the order; give one of them")
         if seed is not None and generator is not None:
             raise ValueError("DataLoader: give either seed or generator, not both")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
                 raise ValueError(
-                    "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+                    "DataLoader: batch_sampler makes the batches alone; leave out sampler, shuffle, batch_size and "
+                    "drop_last"
                 )
             batch_size = None
         elif batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise ValueError("DataLoader: with batch_size=None there is no batch that drop_last could leave out")
         if seed is not None:
             generator = Generator()
         if sampler is None and not iterable and batch_sampler is None:
@@ -162,12 +160,12 @@ class DataLoader:
 
 def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_workers: bool, timeout: float) -> None:
     if num_workers < 0:
-        raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+        raise ValueError(f"DataLoader: num_workers must be at least 0 (load in this process), got {num_workers}")
     if timeout < 0:
-        raise ValueError("timeout option should be non-negative")
+        raise ValueError(f"DataLoader: timeout must be at least 0 (wait for ever), got {timeout}")
     if prefetch_factor is not None and prefetch_factor < 1:
-        raise ValueError(f"prefetch_factor option should be positive, but got prefetch_factor={prefetch_factor}")
+        raise ValueError(f"DataLoader: prefetch_factor must be at least 1, got {prefetch_factor}")
     if num_workers == 0 and prefetch_factor is not None:
-        raise ValueError("prefetch_factor option could only be specified in multiprocessing: let num_workers > 0")
+        raise ValueError("DataLoader: prefetch_factor is for worker processes; set num_workers > 0 or leave it out")
     if num_workers == 0 and persistent_workers:
-        raise ValueError("persistent_workers option needs num_workers > 0")
+        raise ValueError("DataLoader: persistent_workers=True needs num_workers > 0")

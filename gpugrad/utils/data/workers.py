@@ -165,7 +165,7 @@ class Workers:
         process = self.processes[worker]
         process.join(timeout=1.0)
         return RuntimeError(
-            f"DataLoader worker {worker} (pid {process.pid}) exited unexpectedly with exit code {process.exitcode}"
+            f"DataLoader: worker {worker} (pid {process.pid}) died with its batch undone, exit code {process.exitcode}"
         )
 
     def _receive(self, worker: int, k: int) -> tuple[str, bytes]:
@@ -180,7 +180,7 @@ class Workers:
                     raise self._gone(worker) from None
                 if deadline is not None and time.monotonic() >= deadline:
                     raise RuntimeError(
-                        f"DataLoader timed out after {self.timeout} seconds: worker {worker} has not "
+                        f"DataLoader: after {self.timeout} seconds worker {worker} has not "
                         "delivered its batch; raise timeout, or look at what the dataset does"
                     ) from None
                 continue
