@@ -125,18 +125,23 @@ FLOAT_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("op", "sample"), FLOAT_ROWS)
-def test_gradients_of_rows(op, sample, torch):
+def both(op, sample, key, torch):
+    """((our leaves, our result), (PyTorch's)) of a row in float64, and random weights of the result's shape."""
     if op.name == "clamp" and sample is op.samples[1]:
         pytest.skip("PyTorch fails on bounds that are broadcast")
-    arrays = make_inputs(op, sample, np.float64, seeded(op.name, "gradient"))
+    arrays = make_inputs(op, sample, np.float64, seeded(op.name, key))
     ours = [gg.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
     theirs = [parity.to_torch(a, torch, requires_grad=a.dtype.kind == "f") for a in arrays]
     got, want = call(op, sample, ours), torch_call(op, sample, theirs, torch)
     want = want[0] if isinstance(want, tuple) else want
     if not want.requires_grad:
         pytest.skip("not differentiable in PyTorch")
-    weights = seeded("weights").standard_normal(tuple(want.shape))
+    return (ours, got), (theirs, want), seeded("weights").standard_normal(tuple(want.shape))
+
+
+@pytest.mark.parametrize(("op", "sample"), FLOAT_ROWS)
+def test_gradients_of_rows(op, sample, torch):
+    (ours, got), (theirs, want), weights = both(op, sample, "gradient", torch)
     (got * gg.tensor(weights)).sum().backward()
     (want * torch.from_numpy(weights)).sum().backward()
     for g, w in zip(ours, theirs, strict=True):
@@ -148,16 +153,7 @@ def test_gradients_of_rows(op, sample, torch):
 @pytest.mark.parametrize(("op", "sample"), FLOAT_ROWS)
 def test_second_gradients_of_rows(op, sample, torch):
     """The gradient of a weighted sum of the first gradients."""
-    if op.name == "clamp" and sample is op.samples[1]:
-        pytest.skip("PyTorch fails on bounds that are broadcast")
-    arrays = make_inputs(op, sample, np.float64, seeded(op.name, "second"))
-    ours = [gg.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
-    theirs = [parity.to_torch(a, torch, requires_grad=a.dtype.kind == "f") for a in arrays]
-    got, want = call(op, sample, ours), torch_call(op, sample, theirs, torch)
-    want = want[0] if isinstance(want, tuple) else want
-    if not want.requires_grad:
-        pytest.skip("not differentiable in PyTorch")
-    weights = seeded("weights").standard_normal(tuple(want.shape))
+    (ours, got), (theirs, want), weights = both(op, sample, "second", torch)
     totals = []
     for lib, result, leaves in ((gg, got, ours), (torch, want, theirs)):
         wanted = [t for t in leaves if t.requires_grad]

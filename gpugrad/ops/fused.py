@@ -17,6 +17,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops.creation import cast
+from gpugrad.ops.movement import reshape
 from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample, composite, primitive
@@ -53,24 +54,33 @@ def _floating(x: Any, dtype: Any, op: str) -> Any:
     return x
 
 
+def _along(input: Any, dim: int, dtype: Any, op: str, fused: Callable[..., Any], plain: Callable[..., Any]) -> Any:
+    """``fused`` where the backend offers ``op``, else ``plain`` of x less its maximum along ``dim``."""
+    x = _floating(input, dtype, op)
+    axis = layout.normalize_axis(dim, x._array.ndim, op)
+    if not x._array.size:
+        return e.mul(x, 1.0)
+    if not x._array.ndim:
+        return reshape(_along(reshape(x, 1), 0, None, op, fused, plain), ())
+    if offered(x, op):
+        return fused(x, axis=axis)
+    return plain(e.sub(x, amax(x.detach(), axis, keepdim=True)), axis)
+
+
 @primitive("softmax_fused", (lambda g, y, axis: e.mul(y, e.sub(g, sum_(e.mul(g, y), axis, keepdim=True))),))
 def _softmax(backend: Any, a: Any, axis: int) -> Any:
     return backend.offer("softmax")(a, axis)
 
 
+def _softmax_plain(z: Any, axis: int) -> Any:
+    p = e.exp(z)
+    return e.div(p, sum_(p, axis, keepdim=True))
+
+
 @composite(reference=_softmax_reference, samples=_ROWS, dtypes="f")
 def softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
     """exp(x) / sum(exp(x)) along ``dim``, computed without overflow."""
-    x = _floating(input, dtype, "softmax")
-    axis = layout.normalize_axis(dim, x._array.ndim, "softmax")
-    if not x._array.size:
-        return e.exp(x)
-    if not x._array.ndim:
-        return e.exp(e.sub(x, x))
-    if offered(x, "softmax"):
-        return _softmax(x, axis=axis)
-    p = e.exp(e.sub(x, amax(x.detach(), axis, keepdim=True)))
-    return e.div(p, sum_(p, axis, keepdim=True))
+    return _along(input, dim, dtype, "softmax", _softmax, _softmax_plain)
 
 
 def _log_softmax_reference(a: Any, dim: int) -> Any:
@@ -83,19 +93,14 @@ def _log_softmax(backend: Any, a: Any, axis: int) -> Any:
     return backend.offer("log_softmax")(a, axis)
 
 
+def _log_softmax_plain(z: Any, axis: int) -> Any:
+    return e.sub(z, e.log(sum_(e.exp(z), axis, keepdim=True)))
+
+
 @composite(reference=_log_softmax_reference, samples=_ROWS, dtypes="f")
 def log_softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
     """log(softmax(x)) along ``dim``, accurate where the probability is tiny."""
-    x = _floating(input, dtype, "log_softmax")
-    axis = layout.normalize_axis(dim, x._array.ndim, "log_softmax")
-    if not x._array.size:
-        return e.exp(x)
-    if not x._array.ndim:
-        return e.sub(x, x)
-    if offered(x, "log_softmax"):
-        return _log_softmax(x, axis=axis)
-    z = e.sub(x, amax(x.detach(), axis, keepdim=True))
-    return e.sub(z, e.log(sum_(e.exp(z), axis, keepdim=True)))
+    return _along(input, dim, dtype, "log_softmax", _log_softmax, _log_softmax_plain)
 
 
 _ANY = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 3),)))
