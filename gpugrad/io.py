@@ -60,10 +60,17 @@ def save(obj: Any, path: str | os.PathLike[str] | BinaryIO, metadata: dict[str, 
         for name, a in arrays.items()
     }
     if hasattr(path, "write"):
-        path.write(bytes(safetensors.serialize(specs, metadata=header)))
+        content = bytes(safetensors.serialize(specs, metadata=header))
+        path.write(content[:8] + _sorted_header(content[8 : 8 + _header_length(content)]))
+        path.write(memoryview(content)[8 + _header_length(content) :])
         return
     with atomic_path(path) as temporary:
         safetensors.serialize_file(specs, str(temporary), metadata=header)
+        with open(temporary, "r+b") as file:
+            length = _header_length(file.read(8))
+            ordered = _sorted_header(file.read(length))
+            file.seek(8)
+            file.write(ordered)
 
 
 def load(
@@ -90,6 +97,19 @@ def load(
 def load_metadata(path: str | os.PathLike[str] | BinaryIO) -> dict[str, str]:
     """The ``metadata`` given to :func:`save`. Raises as :func:`load` does."""
     return {key: value for key, value in _read(path)[1].items() if key not in (_TREE, _DIGEST)}
+
+
+def _header_length(start: bytes) -> int:
+    return int.from_bytes(start[:8], "little")
+
+
+def _sorted_header(header: bytes) -> bytes:
+    """``header`` with its metadata in order of their names: safetensors leaves them in one that changes
+    from run to run, and the same weights should be the same file."""
+    fields = json.loads(header)
+    fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode().ljust(len(header))
+    return text if len(text) == len(header) else header
 
 
 # -- the tree ------------------------------------------------------------------
@@ -166,7 +186,7 @@ def _read(path: str | os.PathLike[str] | BinaryIO) -> tuple[str, dict[str, str],
             content = file.read()
     try:
         found = safetensors.deserialize(content)
-        length = int.from_bytes(content[:8], "little")
+        length = _header_length(content)
         header = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     except (safetensors.SafetensorError, ValueError) as error:
         reason = "it is empty" if not content else f"truncated, altered or another format: {error}"

@@ -263,6 +263,21 @@ def test_altered_data_is_told_from_a_truncated_file(path):
         gg.load(path)
 
 
+def test_the_same_tree_is_the_same_file(tmp_path):
+    import io
+
+    tree = {"w": gg.arange(5.0), "deep": {"é\x1f\n": gg.ones(2, 2), "n": [1, 2.5, None]}}
+    files = set()
+    for i in range(6):
+        gg.save(tree, tmp_path / f"{i}.safetensors", metadata={"z": "1", "a": "ü\t", "m": "3"})
+        files.add((tmp_path / f"{i}.safetensors").read_bytes())
+        buffer = io.BytesIO()
+        gg.save(tree, buffer, metadata={"z": "1", "a": "ü\t", "m": "3"})
+        files.add(buffer.getvalue())
+    assert len(files) == 1
+    assert gg.load(tmp_path / "0.safetensors")["deep"]["é\x1f\n"].tolist() == [[1, 1], [1, 1]]
+
+
 def test_other_formats(path):
     for content in (b"", b"PK\3\4" + bytes(100), b"\x80\x04K\x01.", b"\xff" * 64, b"{}"):
         path.write_bytes(content)
