@@ -9,8 +9,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gpugrad.errors import GpugradError
-
 
 class DType:
     """An element type. ``numpy`` is the ``numpy.dtype`` that stores it."""
@@ -51,8 +49,6 @@ half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 
 ALL = (bool_, uint8, int8, int16, int32, int64, uint16, uint32, uint64, float16, bfloat16, float32, float64)
-FLOATS = (float16, bfloat16, float32, float64)
-INTS = (uint8, int8, int16, int32, int64)
 HALVES = frozenset((float16.numpy, bfloat16.numpy))
 
 _FROM_NUMPY = {d.numpy: d for d in ALL}
@@ -160,10 +156,3 @@ class iinfo:
 
     def __repr__(self) -> str:
         return f"iinfo(dtype={self.dtype}, min={self.min}, max={self.max})"
-
-
-def require_numpy(dtype: np.dtype) -> np.dtype:
-    """``dtype`` itself. Raises GpugradError for one that gpugrad does not store."""
-    if dtype not in _FROM_NUMPY:
-        raise GpugradError(f"arrays of {dtype} are not supported")
-    return dtype

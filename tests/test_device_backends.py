@@ -684,7 +684,7 @@ def test_no_platform_and_a_driver_that_cannot_compile(monkeypatch):
         def __init__(self, *args):
             pass
 
-        def build(self, **options):
+        def build(self, *args, **options):
             raise cl.RuntimeError("clBuildProgram failed\nerror: unknown target CPU 'generic'\nmore")
 
     with monkeypatch.context() as patch:

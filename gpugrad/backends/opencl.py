@@ -7,6 +7,7 @@ CPUs; a context is made only for the device that is opened.
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def _probe(cl: Any, context: Any, device: Any) -> None:
     try:
         queue = cl.CommandQueue(context, device)
         buffer = cl.Buffer(context, cl.mem_flags.READ_WRITE, 256)
-        program = cl.Program(context, _PROBE).build(cache_dir=False)
+        program = _build(cl, cl.Program(context, _PROBE), [])
         kernel = cl.Kernel(program, "gg_probe")
         kernel.set_arg(0, buffer)
         cl.enqueue_nd_range_kernel(queue, kernel, (64,), (64,))
@@ -114,6 +115,13 @@ def _probe(cl: Any, context: Any, device: Any) -> None:
             f"({device.version.strip()}) cannot run kernels: {reason}. Choose another device, or install another "
             "driver (for CPUs on Debian and Ubuntu: apt install pocl-opencl-icd)"
         )
+
+
+def _build(cl: Any, program: Any, options: list[str]) -> Any:
+    """Compiled. Some drivers log on success too, of which PyOpenCL would warn; what fails raises with its log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cl.CompilerWarning)
+        return program.build(options, cache_dir=False)
 
 
 def _gist(message: str) -> str:
@@ -192,7 +200,7 @@ class OpenCLBackend(KernelBackend):
         if not double:  # a literal such as 0.5 must not ask for double precision
             options.append("-cl-single-precision-constant")
         try:
-            return self._cl.Program(self._context, source).build(options, cache_dir=False)
+            return _build(self._cl, self._cl.Program(self._context, source), options)
         except (self._cl.Error, self._cl.RuntimeError) as error:
             raise DeviceError(f"opencl:{self.index} ({self._info.name}) refused a kernel:\n{error}") from error
 

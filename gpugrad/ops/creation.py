@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -390,8 +389,3 @@ def is_contiguous(x: Any) -> bool:
     if isinstance(array, StridedArray):
         return array.is_contiguous
     return layout.is_contiguous(array.shape, array.strides, array.itemsize)
-
-
-def new_shape(sequence: Sequence[int]) -> tuple[int, ...]:
-    """A tuple of ints."""
-    return tuple(operator.index(n) for n in sequence)

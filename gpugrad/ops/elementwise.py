@@ -490,7 +490,7 @@ def _clamp_inplace(x: Any, min: Any = None, max: Any = None) -> Any:
 clamp.inplace = _clamp_inplace  # type: ignore[attr-defined]
 
 # PyTorch's other names for the same ops
-subtract, multiply, divide, true_divide, negative, absolute = sub, mul, div, div, neg, abs
+multiply, negative, absolute = mul, neg, abs
 greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
 arcsin, arccos, arctan, arctan2, arcsinh, arccosh, arctanh = asin, acos, atan, atan2, asinh, acosh, atanh
 fix, clip, sgn = trunc, clamp, sign
