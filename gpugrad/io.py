@@ -61,8 +61,9 @@ def save(obj: Any, path: str | os.PathLike[str] | BinaryIO, metadata: dict[str, 
     }
     if hasattr(path, "write"):
         content = bytes(safetensors.serialize(specs, metadata=header))
-        path.write(content[:8] + _sorted_header(content[8 : 8 + _header_length(content)]))
-        path.write(memoryview(content)[8 + _header_length(content) :])
+        end = 8 + _header_length(content)
+        path.write(content[:8] + _sorted_header(content[8:end]))
+        path.write(memoryview(content)[end:])
         return
     with atomic_path(path) as temporary:
         safetensors.serialize_file(specs, str(temporary), metadata=header)

@@ -349,20 +349,12 @@ class Tensor(Variable):
             raise RuntimeError("only leaf tensors can be deep-copied; call .detach() first")
         copy = self.detach().clone()
         if type(self) is not Tensor:
-            copy = self._rebuild(copy)
+            copy = adopt(type(self), copy)
         copy._requires_grad = self._requires_grad
         if self._grad is not None:
             copy._grad = self._grad.detach().clone()
         memo[id(self)] = copy
         return copy
-
-    def _rebuild(self, data: Tensor) -> Tensor:
-        """A tensor of this class over ``data``, for copies of subclasses."""
-        out = object.__new__(type(self))
-        for name in Variable.__slots__:
-            if name not in ("__dict__", "__weakref__"):
-                setattr(out, name, getattr(data, name))
-        return out
 
     def __reduce__(self) -> Any:
         host = self._backend.to_host(self._array)
@@ -647,6 +639,17 @@ def is_operand(x: Any) -> bool:
     return isinstance(x, (Tensor, bool, int, float, np.number, np.bool_))
 
 
+_FIELDS = tuple(name for name in Variable.__slots__ if not name.startswith("__"))
+
+
+def adopt(cls: type, x: Tensor) -> Any:
+    """``x`` as a ``cls``, a subclass of Tensor: the same memory and the same place in the graph."""
+    own: Any = object.__new__(cls)
+    for name in _FIELDS:
+        setattr(own, name, getattr(x, name))
+    return own
+
+
 def _unpickle(data: bytes, dtype: str, shape: tuple[int, ...], device: str, requires_grad: bool, cls: type) -> Tensor:
     host = np.frombuffer(data, dtypes.as_dtype(dtype).numpy).reshape(shape)
     try:
@@ -656,11 +659,7 @@ def _unpickle(data: bytes, dtype: str, shape: tuple[int, ...], device: str, requ
         place = _CPU
     t = creation.to_device(creation.from_numpy(host.copy()), place)
     if cls is not Tensor:
-        out: Any = object.__new__(cls)
-        for name in Variable.__slots__:
-            if name not in ("__dict__", "__weakref__"):
-                setattr(out, name, getattr(t, name))
-        t = out
+        t = adopt(cls, t)
     t._requires_grad = requires_grad
     return t
 

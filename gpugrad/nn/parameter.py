@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpugrad.autograd.graph import Variable
 from gpugrad.ops import creation
-from gpugrad.tensor import Tensor
-
-_FIELDS = tuple(name for name in Variable.__slots__ if not name.startswith("__"))
+from gpugrad.tensor import Tensor, adopt
 
 
 class Parameter(Tensor):
@@ -53,8 +50,4 @@ def _adopt(cls: type, data: Tensor | None) -> Any:
             f"{cls.__name__}: data must be a Tensor, not {type(data).__name__}; "
             f"wrap it: {cls.__name__}(gpugrad.tensor(...))"
         )
-    detached = data.detach()
-    own: Any = object.__new__(cls)
-    for name in _FIELDS:
-        setattr(own, name, getattr(detached, name))
-    return own
+    return adopt(cls, data.detach())

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import inplace, table
+from gpugrad.ops.creation import cast
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite
 
@@ -58,8 +59,6 @@ def div_(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """In place: :func:`div`, stored in this tensor."""
     if rounding_mode is None:
         return e.div.inplace(x, other)
-    from gpugrad.ops.creation import cast
-
     return inplace.write("div_", x, cast(div(x, other, rounding_mode=rounding_mode), x.dtype))
 
 

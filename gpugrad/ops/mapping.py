@@ -149,18 +149,15 @@ def _binary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
         else:
             (a, b), backend = settle(op.name, (a, b))
             dtype = result_type(a, b).numpy
-            x = a._array if isinstance(a, Tensor) else a
-            y = b._array if isinstance(b, Tensor) else b
+            x = a._array if a_is_tensor else a
+            y = b._array if b_is_tensor else b
         try:
             compute, result = rule[dtype]
             out = wrap(backend.map(kernel, (x, y), compute, result), backend)
         except (TypeError, ValueError) as error:
             raise explain(op.name, error, a, b) from None
         if differentiable and mode.enabled:
-            edges = (
-                edge_of(a) if isinstance(a, Tensor) else None,
-                edge_of(b) if isinstance(b, Tensor) else None,
-            )
+            edges = (edge_of(a) if a_is_tensor else None, edge_of(b) if b_is_tensor else None)
             if edges[0] is not None or edges[1] is not None:
                 record(op, out, (a, b), edges, _NO_PARAMS)
         return out
