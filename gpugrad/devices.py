@@ -117,9 +117,7 @@ def backend_of(device: Device) -> Any:
 def parse(text: str) -> Device:
     """A Device from "cpu", "cuda:1", "opencl", "auto". Raises DeviceError for an unknown type."""
     kind, _, number = text.strip().lower().partition(":")
-    if kind == "auto":
-        return auto_device()
-    if kind == "gpu":
+    if kind in ("auto", "gpu"):
         return auto_device()
     known = sorted(_MODULES.keys() | _factories.keys())
     if kind not in known:

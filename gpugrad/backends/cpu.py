@@ -157,7 +157,7 @@ class CpuBackend(Backend):
             dtype = dtype or array.dtype
             if dtype == _BOOL and array.dtype != _BOOL:
                 return np.array(array != 0, order="C")
-            return _calm(np.array, array, dtype, order="C", ndmin=0)
+            return _calm(np.array, array, dtype, order="C")
         if out.dtype == _BOOL and array.dtype != _BOOL:
             array = array != 0
         _quiet.run(np.copyto, out, array, "unsafe")
