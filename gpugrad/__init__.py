@@ -48,7 +48,7 @@ from gpugrad.errors import DeviceError, FileFormatError, GpugradError, OutOfMemo
 from gpugrad.ops.table import result_type
 from gpugrad.printing import set_printoptions
 from gpugrad.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
-from gpugrad.surface import attach, functions
+from gpugrad.surface import attach, functions, late
 from gpugrad.tensor import Size, Tensor
 
 __version__ = "0.1.0"
@@ -69,6 +69,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"gpugrad.{name}")
     if name in _FROM_IO:
         return getattr(importlib.import_module("gpugrad.io"), name)
+    function = late(name)
+    if function is not None:
+        globals()[name] = function
+        return function
     raise AttributeError(f"module 'gpugrad' has no attribute {name!r}")
 
 

@@ -5,9 +5,10 @@ One list for all three, so that a new op is named once.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from gpugrad import dtypes, ops
+from gpugrad import arguments, dtypes, ops
 from gpugrad.ops import creation, elementwise, inplace
 from gpugrad.tensor import Tensor, is_operand
 
@@ -60,6 +61,30 @@ WRITE_BACK = {
     "indexing": "index_add index_copy index_fill masked_fill scatter scatter_add scatter_reduce",
 }
 
+#: modules loaded on first use -> their functions that are also functions of the package ...
+LATE = {
+    "linalg": "",
+    "special": "",
+    "nn.functional": "",
+}
+
+#: ... and those that are also methods
+LATE_METHODS = {
+    "linalg": "",
+    "special": "",
+    "nn.functional": "",
+}
+
+#: functions that make views, several tensors or no tensor, and so have no ``out=``
+WITHOUT_OUT = frozenset(
+    (
+        "allclose argwhere as_strided as_tensor broadcast_tensors broadcast_to chunk clone count_nonzero diagonal einsum "
+        "empty_like equal expand flatten flip fliplr flipud from_numpy full_like index_fill isclose isfinite isinf isnan "
+        "masked_fill meshgrid movedim narrow ones_like permute rand_like randint_like randn_like ravel relu repeat "
+        "reshape roll select split squeeze std_mean t tensor tile transpose unbind unflatten unsqueeze var_mean zeros_like"
+    ).split()
+)
+
 CASTS = {
     "float": dtypes.float32,
     "double": dtypes.float64,
@@ -91,7 +116,27 @@ OPERATORS = {
 
 def functions() -> dict[str, Any]:
     """Name -> function, for the namespace of the package."""
-    return {n: f for table in (BOTH, FUNCTIONS) for n, f in _each(table)}
+    return {
+        n: arguments.function(n, f, n not in WITHOUT_OUT) for table in (BOTH, FUNCTIONS) for n, f in _each(table)
+    }
+
+
+_LATE = {name: module for module, names in LATE.items() for name in names.split()}
+
+
+def late(name: str) -> Any:
+    """The function ``name`` of the package that lives in a module loaded on first use; None if
+    there is none."""
+    module = _LATE.get(name)
+    if module is None:
+        return None
+    found = getattr(importlib.import_module(f"gpugrad.{module}"), name)
+    return arguments.function(name, found, module != "nn.functional")
+
+
+def late_names() -> list[str]:
+    """The names :func:`late` knows."""
+    return list(_LATE)
 
 
 def _each(table: dict[str, str]) -> list[tuple[str, Any]]:
@@ -101,12 +146,15 @@ def _each(table: dict[str, str]) -> list[tuple[str, Any]]:
 def attach() -> None:
     """Give Tensor its methods and operators."""
     for name, function in _each(BOTH) + _each(METHODS):
-        setattr(Tensor, name, function)
+        setattr(Tensor, name, arguments.method(name, function))
         direct = getattr(function, "inplace", None)
         if direct is not None:
             setattr(Tensor, name + "_", _in_place(name, direct))
     for name, function in _each(WRITE_BACK):
         setattr(Tensor, name + "_", _write_back(name, function))
+    for module, names in LATE_METHODS.items():
+        for name in names.split():
+            setattr(Tensor, name, _late_method(module, name))
     for name, dtype in CASTS.items():
         setattr(Tensor, name, _cast(name, dtype))
     for name, function in OPERATORS.items():
@@ -152,6 +200,13 @@ def _write_back(name: str, function: Any) -> Any:
         return inplace.write(name + "_", self, creation.cast(result, self.dtype))
 
     return _named(method, name + "_", f"In place: ``{name}``, stored in this tensor.")
+
+
+def _late_method(module: str, name: str) -> Any:
+    def method(self: Tensor, *args: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module(f"gpugrad.{module}"), name)(self, *args, **options)
+
+    return _named(method, name, f":func:`gpugrad.{module}.{name}` of this tensor.")
 
 
 def _cast(name: str, dtype: dtypes.DType) -> Any:

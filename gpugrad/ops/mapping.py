@@ -109,20 +109,20 @@ _DEFAULT_SAMPLES = {
 def _unary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     differentiable = bool(op.vjps)
 
-    def call(a: Any) -> Any:
-        if not isinstance(a, table.Tensor):
-            table.as_tensor_arg(op.name, a)
-        array = a._array
-        backend = a._backend
+    def call(input: Any) -> Any:
+        if not isinstance(input, table.Tensor):
+            table.as_tensor_arg(op.name, input)
+        array = input._array
+        backend = input._backend
         try:
             compute, result = rule[array.dtype]
         except DTypeError as error:
             raise DTypeError(f"{op.name}: {error}") from None
         out = wrap(backend.map(kernel, (array,), compute, result), backend)
         if differentiable and mode.enabled:
-            edge = edge_of(a)
+            edge = edge_of(input)
             if edge is not None:
-                record(op, out, (a,), (edge,), _NO_PARAMS)
+                record(op, out, (input,), (edge,), _NO_PARAMS)
         return out
 
     return call
@@ -131,35 +131,35 @@ def _unary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
 def _binary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     differentiable = bool(op.vjps)
 
-    def call(a: Any, b: Any) -> Any:
+    def call(input: Any, other: Any) -> Any:
         Tensor = table.Tensor
-        a_is_tensor, b_is_tensor = isinstance(a, Tensor), isinstance(b, Tensor)
-        if a_is_tensor and b_is_tensor and a._backend is b._backend:
-            backend = a._backend
-            x, y = a._array, b._array
+        a_is_tensor, b_is_tensor = isinstance(input, Tensor), isinstance(other, Tensor)
+        if a_is_tensor and b_is_tensor and input._backend is other._backend:
+            backend = input._backend
+            x, y = input._array, other._array
             dtype = x.dtype
             if dtype != y.dtype:
-                dtype = result_type(a, b).numpy
-        elif a_is_tensor and type(b) in _NUMBERS and a._array.dtype.kind == "f":
-            backend, x, y = a._backend, a._array, b
+                dtype = result_type(input, other).numpy
+        elif a_is_tensor and type(other) in _NUMBERS and input._array.dtype.kind == "f":
+            backend, x, y = input._backend, input._array, other
             dtype = x.dtype
-        elif b_is_tensor and type(a) in _NUMBERS and b._array.dtype.kind == "f":
-            backend, x, y = b._backend, a, b._array
+        elif b_is_tensor and type(input) in _NUMBERS and other._array.dtype.kind == "f":
+            backend, x, y = other._backend, input, other._array
             dtype = y.dtype
         else:
-            (a, b), backend = settle(op.name, (a, b))
-            dtype = result_type(a, b).numpy
-            x = a._array if a_is_tensor else a
-            y = b._array if b_is_tensor else b
+            (input, other), backend = settle(op.name, (input, other))
+            dtype = result_type(input, other).numpy
+            x = input._array if a_is_tensor else input
+            y = other._array if b_is_tensor else other
         try:
             compute, result = rule[dtype]
             out = wrap(backend.map(kernel, (x, y), compute, result), backend)
         except (TypeError, ValueError) as error:
-            raise explain(op.name, error, a, b) from None
+            raise explain(op.name, error, input, other) from None
         if differentiable and mode.enabled:
-            edges = (edge_of(a) if a_is_tensor else None, edge_of(b) if b_is_tensor else None)
+            edges = (edge_of(input) if a_is_tensor else None, edge_of(other) if b_is_tensor else None)
             if edges[0] is not None or edges[1] is not None:
-                record(op, out, (a, b), edges, _NO_PARAMS)
+                record(op, out, (input, other), edges, _NO_PARAMS)
         return out
 
     return call

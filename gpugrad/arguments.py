@@ -1,0 +1,134 @@
+"""What PyTorch's argument parser does alike for every function, done alike for every function here.
+
+- the first parameter may be given as ``input=`` (or NumPy's ``x=``), whatever its name is here;
+- NumPy's ``axis``, ``keepdims`` and ``x2`` stand for ``dim``, ``keepdim`` and ``other``;
+- ``out=`` stores the result in a tensor, or a tuple of tensors, that exists already.
+
+A call without named arguments pays for one more Python call and nothing else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from gpugrad.autograd.modes import mode
+from gpugrad.errors import DeviceError
+from gpugrad.ops import creation, inplace
+from gpugrad.ops.table import describe
+from gpugrad.tensor import Tensor
+
+_ALIASES = {"axis": "dim", "keepdims": "keepdim", "x2": "other"}
+
+
+def parameters(function: Any) -> tuple[str, ...]:
+    """Names of the parameters of ``function``, those of what it wraps if it is a wrapper."""
+    function = getattr(function, "__wrapped__", function)
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _aliases(function: Any) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(other name -> parameter) and the names by which the first parameter may also be given."""
+    names = parameters(function)
+    aliases = {a: p for a, p in _ALIASES.items() if p in names and a not in names}
+    takes_a_tensor = names and names[0] in ("input", "x", "a")
+    return aliases, tuple(n for n in ("input", "x") if n not in names) if takes_a_tensor else ()
+
+
+def _renamed(
+    name: str, args: tuple[Any, ...], named: dict[str, Any], aliases: dict[str, str], first: tuple[str, ...]
+) -> tuple[Any, ...]:
+    """``args`` and, in place, ``named`` under the names that the function has."""
+    for alias in aliases:
+        if alias in named:
+            if aliases[alias] in named:
+                raise TypeError(f"{name}: {alias} and {aliases[alias]} are one argument under two names; give one")
+            named[aliases[alias]] = named.pop(alias)
+    for alias in first:
+        if alias in named:
+            if args:
+                raise TypeError(f"{name}: the first argument is given twice, by position and as {alias}=")
+            args = (named.pop(alias),)
+    return args
+
+
+def function(name: str, function: Callable[..., Any], out: bool) -> Callable[..., Any]:
+    """``function`` as users call it; with ``out`` it takes ``out=``."""
+    aliases, first = _aliases(function)
+
+    def call(*args: Any, **named: Any) -> Any:
+        if not named:
+            return function(*args)
+        target = named.pop("out", None) if out else None
+        args = _renamed(name, args, named, aliases, first)
+        if target is None:
+            return function(*args, **named)
+        return store(name, function(*args, **named), target)
+
+    return _like(function, call, name)
+
+
+def method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as a method: with NumPy's names if it has a parameter that has one there."""
+    aliases, _ = _aliases(function)
+    if not aliases:
+        return function
+
+    def call(*args: Any, **named: Any) -> Any:
+        if not named:
+            return function(*args)
+        return function(*_renamed(name, args, named, aliases, ()), **named)
+
+    return _like(function, call, name)
+
+
+def _like(function: Any, call: Any, name: str) -> Any:
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = function.__doc__
+    call.__wrapped__ = getattr(function, "__wrapped__", function)
+    for attribute in ("op", "inplace"):
+        if hasattr(function, attribute):
+            setattr(call, attribute, getattr(function, attribute))
+    return call
+
+
+def store(name: str, result: Any, out: Any) -> Any:
+    """``result`` written into ``out``, which is returned; tuples member by member. ``out`` is
+    resized if its shape is another, with a warning unless it was empty.
+
+    Raises TypeError if ``out`` is no tensor, RuntimeError if a gradient is asked for or the dtype
+    of the result cannot be stored in that of ``out``, DeviceError for two devices."""
+    if isinstance(result, tuple):
+        if not isinstance(out, (tuple, list)) or len(out) != len(result):
+            raise TypeError(f"{name}: out must be a tuple of {len(result)} tensors")
+        stored = tuple(store(name, r, o) for r, o in zip(result, out, strict=True))
+        return type(result)(*stored) if hasattr(result, "_fields") else stored
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}: out must be a Tensor, not {type(out).__name__}")
+    if mode.enabled and (result.requires_grad or out.requires_grad):
+        raise RuntimeError(
+            f"{name}: a result stored through out= has no derivative, but an argument requires grad; "
+            "leave out= away, or call it inside no_grad()"
+        )
+    if result._backend is not out._backend:
+        raise DeviceError(f"{name}: the result and out are on different devices: {describe(result, out)}")
+    if not can_cast(result.dtype, out.dtype):
+        raise RuntimeError(f"{name}: a {result.dtype.name} result cannot be stored in an out of {out.dtype.name}")
+    if result.shape != out.shape:
+        if out.numel():
+            warnings.warn(
+                f"{name}: out of shape {tuple(out.shape)} is resized to {tuple(result.shape)}; give an empty tensor or "
+                "one of the right shape",
+                UserWarning,
+                stacklevel=3,
+            )
+        out.resize_(result.shape)
+    return inplace.write(name, out, creation.cast(result, out.dtype))
+
+
+def can_cast(from_: Any, to: Any) -> bool:
+    """Whether values of dtype ``from_`` may be stored as ``to``: floating numbers not in an integer
+    dtype, numbers not in bool."""
+    return not (from_.category > to.category)
