@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -67,11 +68,13 @@ def newest(pattern: str) -> Path | None:
 # -- pictures ------------------------------------------------------------------
 
 
-def pyplot() -> Any:
-    """matplotlib's pyplot, drawing to files only, in the examples' style."""
+def pyplot(backend: str | None = "Agg") -> Any:
+    """matplotlib's pyplot in the examples' style, drawing to files only; ``backend=None``: as it is set up,
+    for instance by a notebook."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    if backend is not None:
+        matplotlib.use(backend)
     import matplotlib.pyplot as plt
 
     plt.rcParams.update({
@@ -89,6 +92,29 @@ def save_figure(figure: Any, path: Path) -> None:
     pyplot().close(figure)
 
 
+def draw_boundary(
+    axes: Any, score: Callable[[np.ndarray], np.ndarray], points: np.ndarray, labels: np.ndarray, cells: int = 200
+) -> None:
+    """Labelled ``points`` ``[n, 2]`` over a model's score, with the boundary (0) and the margins (-1 and 1).
+
+    ``score`` takes points ``[m, 2]`` and returns ``[m]``; it is asked for a grid of ``cells`` by 4/5 of that."""
+    low, high = points.min(axis=0) - 0.4, points.max(axis=0) + 0.4
+    x, y = np.meshgrid(np.linspace(low[0], high[0], cells), np.linspace(low[1], high[1], 4 * cells // 5))
+    scores = score(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)).reshape(x.shape)
+    shades = axes.imshow(
+        scores, extent=(low[0], high[0], low[1], high[1]), origin="lower", aspect="auto", interpolation="bilinear",
+        cmap="RdBu", vmin=-3, vmax=3, alpha=0.45,
+    )  # fmt: skip
+    axes.contour(x, y, scores, levels=[-1, 0, 1], colors=INK, linewidths=[0.7, 1.6, 0.7], linestyles=["--", "-", "--"])
+    for label, color, name in ((1, SOFT, "+1"), (0, ACCENT, "\u22121")):
+        chosen = points[labels == label]
+        axes.scatter(*chosen.T, color=color, s=18, edgecolors="white", linewidths=0.5, label=name)
+    axes.grid(False)
+    axes.set(xlabel="$x_1$", ylabel="$x_2$")
+    axes.legend(title="class", loc="upper right", framealpha=0.85, fontsize=8, title_fontsize=8)
+    axes.figure.colorbar(shades, ax=axes, label="score", ticks=range(-3, 4), extend="both")
+
+
 def plot_curves(history: dict[str, list[float]], title: str, path: Path) -> None:
     """Training loss by step, and test accuracy after each epoch."""
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.2), layout="constrained")
@@ -103,11 +129,17 @@ def plot_curves(history: dict[str, list[float]], title: str, path: Path) -> None
 
 def plot_confusion(labels: np.ndarray, predicted: np.ndarray, path: Path) -> None:
     """How often each digit (row) was read as which (column)."""
+    figure, axes = pyplot().subplots(figsize=(5, 5))
+    draw_confusion(axes, labels, predicted)
+    save_figure(figure, path)
+
+
+def draw_confusion(axes: Any, labels: np.ndarray, predicted: np.ndarray) -> None:
+    """The confusion matrix: a row for what each image is, a column for what it was read as."""
     classes = int(max(labels.max(), predicted.max())) + 1
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (labels, predicted), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = pyplot().subplots(figsize=(5, 5))
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root, so that rare mistakes show
     for row, column in np.argwhere(counts):
         color = "white" if shares[row, column] > 0.4 else INK
@@ -115,7 +147,6 @@ def plot_confusion(labels: np.ndarray, predicted: np.ndarray, path: Path) -> Non
     axes.set(xticks=range(classes), yticks=range(classes), xlabel="read as", ylabel="is")
     axes.grid(False)
     axes.set_title(f"{(labels != predicted).sum()} of {len(labels)} misread")
-    save_figure(figure, path)
 
 
 def plot_misread(images: np.ndarray, labels: np.ndarray, scores: np.ndarray, path: Path, most: int = 40) -> None:

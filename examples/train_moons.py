@@ -13,32 +13,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import ACCENT, SOFT, device_name, pyplot, run_folder, save_figure
+from common import device_name, draw_boundary, pyplot, run_folder, save_figure
 
 import gpugrad as gg
 from gpugrad import nn
 from gpugrad.datasets import moons
 
 
-def max_margin_loss(scores: gg.Tensor, signs: gg.Tensor) -> gg.Tensor:
-    """Mean hinge loss of ``scores`` ``[n]`` against ``signs`` ``[n]``, each -1 or 1."""
-    return (1 - signs * scores).relu().mean()
-
-
 def plot_boundary(model: nn.Module, points: np.ndarray, labels: np.ndarray, device: gg.Device, path: Path) -> None:
     """The points over the model's score, with the boundary (0) and the margins (-1, 1)."""
-    low, high = points.min(axis=0) - 0.4, points.max(axis=0) + 0.4
-    x, y = np.meshgrid(np.linspace(low[0], high[0], 200), np.linspace(low[1], high[1], 160))
-    grid = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    with gg.no_grad():
-        scores = model(gg.from_numpy(grid).to(device)).numpy(force=True).reshape(x.shape)
-    figure, axes = pyplot().subplots(figsize=(5.5, 4))
-    axes.contourf(x, y, scores.clip(-3, 3), levels=24, cmap="RdBu", alpha=0.45)
-    axes.contour(
-        x, y, scores, levels=[-1, 0, 1], colors="#22303c", linewidths=[0.7, 1.6, 0.7], linestyles=["--", "-", "--"]
-    )
-    axes.scatter(*points.T, c=np.where(labels == 1, SOFT, ACCENT), s=16, edgecolors="white", linewidths=0.5)
-    axes.grid(False)
+
+    def score(grid: np.ndarray) -> np.ndarray:
+        with gg.no_grad():
+            return model(gg.from_numpy(grid).to(device)).to_numpy()
+
+    figure, axes = pyplot().subplots(figsize=(5.8, 4), layout="constrained")
+    draw_boundary(axes, score, points, labels)
     save_figure(figure, path)
 
 
@@ -68,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     for step in range(1, options.steps + 1):
         scores = model(x)
         penalty = sum((p * p).sum() for p in model.parameters())
-        loss = max_margin_loss(scores, signs) + 1e-4 * penalty
+        loss = nn.functional.max_margin_loss(scores, signs) + 1e-4 * penalty
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from gpugrad import autograd, dtypes, ops
+from gpugrad import autograd, dtypes, namespace, ops
 from gpugrad.autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from gpugrad.devices import (
     Device,
@@ -55,44 +55,25 @@ __version__ = "0.1.0"
 
 attach()
 # Bound here, not imported above: gpugrad.tensor and gpugrad.devices are modules, but to users functions.
-globals().update(functions())
+globals().update(namespace.names() | functions())
 _devices = importlib.import_module("gpugrad.devices")
-device, devices = _devices.device, _devices.devices
+device, devices = Device, _devices.devices
 
-_LAZY = {"nn", "optim", "utils", "datasets", "io"}
-_FROM_IO = {"save", "load"}
+_LAZY = {"nn", "func", "optim", "utils", "datasets", "io", "viz", "linalg", "special", "cuda", "distributions"}
+_LAZILY_FROM = {"save": "io", "load": "io", "Value": "value"}
 
 
 def __getattr__(name: str) -> Any:
-    """nn, optim, utils, datasets and io are loaded when first used: importing gpugrad stays quick."""
+    """Modules and functions that are loaded when first used: importing gpugrad stays quick."""
     if name in _LAZY:
         return importlib.import_module(f"gpugrad.{name}")
-    if name in _FROM_IO:
-        return getattr(importlib.import_module("gpugrad.io"), name)
+    if name in _LAZILY_FROM:
+        return getattr(importlib.import_module(f"gpugrad.{_LAZILY_FROM[name]}"), name)
     function = late(name)
     if function is not None:
         globals()[name] = function
         return function
-    raise AttributeError(f"module 'gpugrad' has no attribute {name!r}")
+    from gpugrad.absent import REASONS
 
-
-def is_tensor(x: Any) -> Any:
-    """Whether ``x`` is a Tensor."""
-    return isinstance(x, Tensor)
-
-
-def is_floating_point(x: Tensor) -> Any:
-    """Whether the dtype of ``x`` is a floating-point one."""
-    return x.dtype.is_floating_point
-
-
-def numel(x: Tensor) -> Any:
-    """The number of elements."""
-    return x.numel()
-
-
-def from_dlpack(x: Any) -> Tensor:
-    """A CPU tensor that shares memory with an object of the DLPack protocol (CPU memory)."""
-    import numpy as np
-
-    return ops.creation.from_numpy(np.from_dlpack(x))
+    why = f": {REASONS[name]}" if name in REASONS else ""
+    raise AttributeError(f"gpugrad has no {name}{why}")

@@ -9,6 +9,7 @@ A call without named arguments pays for one more Python call and nothing else.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,21 +20,39 @@ from gpugrad.ops import creation, inplace
 from gpugrad.ops.table import describe
 from gpugrad.tensor import Tensor
 
-_ALIASES = {"axis": "dim", "keepdims": "keepdim", "x2": "other"}
+#: another name -> the parameter it stands for, where a function has that parameter
+_ALIASES = {
+    "axis": "dim",
+    "keepdims": "keepdim",
+    "x2": "other",
+    "sections": "indices_or_sections",
+    "indices": "indices_or_sections",
+    "tensor_indices_or_sections": "indices_or_sections",
+    "split_size": "split_size_or_sections",
+}
+_OF_ONE = {"clamp_min": {"min": "other"}, "clamp_max": {"max": "other"}}
+#: names by which all of ``*sizes`` may be given at once
+_WHOLE = ("size", "dims", "repeats")
 
 
 def parameters(function: Any) -> tuple[str, ...]:
     """Names of the parameters of ``function``, those of what it wraps if it is a wrapper."""
     function = getattr(function, "__wrapped__", function)
     code = function.__code__
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return names + _WHOLE if code.co_flags & inspect.CO_VARARGS else names
 
 
-def _aliases(function: Any) -> tuple[dict[str, str], tuple[str, ...]]:
-    """(other name -> parameter) and the names by which the first parameter may also be given."""
+def _aliases(name: str, function: Any) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(other name -> parameter, "*" for all of ``*sizes``) and the names by which the first parameter
+    may also be given."""
     names = parameters(function)
-    aliases = {a: p for a, p in _ALIASES.items() if p in names and a not in names}
-    takes_a_tensor = names and names[0] in ("input", "x", "a")
+    aliases = {a: p for a, p in (_ALIASES | _OF_ONE.get(name, {})).items() if p in names and a not in names}
+    code = getattr(function, "__wrapped__", function).__code__
+    if code.co_flags & inspect.CO_VARARGS:
+        own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        aliases |= dict.fromkeys((w for w in _WHOLE if w not in own), "*")
+    takes_a_tensor = names and names[0] in ("input", "x", "a", "A")
     return aliases, tuple(n for n in ("input", "x") if n not in names) if takes_a_tensor else ()
 
 
@@ -41,22 +60,26 @@ def _renamed(
     name: str, args: tuple[Any, ...], named: dict[str, Any], aliases: dict[str, str], first: tuple[str, ...]
 ) -> tuple[Any, ...]:
     """``args`` and, in place, ``named`` under the names that the function has."""
-    for alias in aliases:
-        if alias in named:
-            if aliases[alias] in named:
-                raise TypeError(f"{name}: {alias} and {aliases[alias]} are one argument under two names; give one")
-            named[aliases[alias]] = named.pop(alias)
     for alias in first:
         if alias in named:
             if args:
                 raise TypeError(f"{name}: the first argument is given twice, by position and as {alias}=")
             args = (named.pop(alias),)
+    for alias in aliases:
+        if alias in named:
+            if aliases[alias] == "*":
+                sizes = named.pop(alias)
+                args += tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+                continue
+            if aliases[alias] in named:
+                raise TypeError(f"{name}: {alias} and {aliases[alias]} are one argument under two names; give one")
+            named[aliases[alias]] = named.pop(alias)
     return args
 
 
 def function(name: str, function: Callable[..., Any], out: bool) -> Callable[..., Any]:
     """``function`` as users call it; with ``out`` it takes ``out=``."""
-    aliases, first = _aliases(function)
+    aliases, first = _aliases(name, function)
 
     def call(*args: Any, **named: Any) -> Any:
         if not named:
@@ -72,7 +95,7 @@ def function(name: str, function: Callable[..., Any], out: bool) -> Callable[...
 
 def method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as a method: with NumPy's names if it has a parameter that has one there."""
-    aliases, _ = _aliases(function)
+    aliases, _ = _aliases(name, function)
     if not aliases:
         return function
 

@@ -19,6 +19,7 @@ from gpugrad.errors import DeviceError
 logger = logging.getLogger("gpugrad")
 
 _MODULES = {"cpu": "gpugrad.backends.cpu", "cuda": "gpugrad.backends.cuda", "opencl": "gpugrad.backends.opencl"}
+_DLPACK = {1: "cpu", 3: "cpu", 2: "cuda", 13: "cuda"}  # 3: page-locked host memory, 13: managed CUDA memory
 _factories: dict[str, Callable[[int], Any]] = {}
 _enumerators: dict[str, Callable[..., list[Any]]] = {}
 _open: dict[tuple[str, int], Any] = {}
@@ -29,13 +30,23 @@ _auto: Device | None = None
 class Device:
     """A device's name: ``type`` ("cpu", "cuda", "opencl", ...) and ``index``.
 
-    Also a context manager: inside ``with gg.device("opencl"):`` tensors are created there."""
+    ``device("opencl")``, ``device("cuda:1")``, ``device("cuda", 1)``, ``device(1)`` (of the default
+    type), ``device()`` (the default), ``device("auto")``. Naming a device does not open it.
+    Also a context manager: inside ``with gg.device("opencl"):`` tensors are created there.
+    Raises DeviceError for a type that is not known."""
 
     __slots__ = ("type", "index")
 
-    def __init__(self, type: str, index: int = 0) -> None:
-        self.type = type
-        self.index = index
+    type: str
+    index: int
+
+    def __init__(self, type: Any = None, index: int | None = None) -> None:
+        if index is None and type != "cpu" or type not in _known():
+            meant = device(type, index)
+            self.type, self.index = meant.type, meant.index
+        else:
+            self.type = type
+            self.index = index or 0
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
@@ -94,6 +105,10 @@ def register_backend(
             _enumerators[type] = enumerate_devices
 
 
+def _known() -> set[str]:
+    return _MODULES.keys() | _factories.keys()
+
+
 def _load(type: str) -> None:
     if type not in _factories and type in _MODULES:
         module = importlib.import_module(_MODULES[type])
@@ -114,15 +129,20 @@ def backend_of(device: Device) -> Any:
     return found
 
 
+def opened(type: str) -> list[Any]:
+    """The backends of devices of ``type`` that have been opened."""
+    with _lock:
+        return [backend for (kind, _), backend in _open.items() if kind == type]
+
+
 def parse(text: str) -> Device:
     """A Device from "cpu", "cuda:1", "opencl", "auto". Raises DeviceError for an unknown type."""
     kind, _, number = text.strip().lower().partition(":")
     if kind in ("auto", "gpu"):
         return auto_device()
-    known = sorted(_MODULES.keys() | _factories.keys())
-    if kind not in known:
+    if kind not in _known():
         raise DeviceError(
-            f"device {text!r} is unknown: expected auto, {', '.join(known)}, with an index as in 'opencl:1'"
+            f"device {text!r} is unknown: expected auto, {', '.join(sorted(_known()))}, with an index as in 'opencl:1'"
         )
     if number and not number.isdigit():
         raise DeviceError(f"device {text!r}: the index must be a number, as in '{kind}:0'")
@@ -183,11 +203,11 @@ def _initial_default() -> Device:
         return _default
 
 
-def set_default_device(spec: Any) -> None:
+def set_default_device(device: Any) -> None:
     """Where new tensors go from now on (all threads); opens the device. The environment
     variable GPUGRAD_DEVICE sets it from outside; without either it is the CPU."""
     global _default
-    chosen = device(spec)
+    chosen = Device(device)
     backend_of(chosen)
     _default = chosen
 
@@ -244,6 +264,15 @@ def is_available(kind: str) -> bool:
     except DeviceError:
         return False
     return True
+
+
+def of_dlpack(foreign: Any) -> Device:
+    """The device on which an object with DLPack's methods has its memory. Raises BufferError."""
+    number, index = (int(n) for n in foreign.__dlpack_device__())
+    kind = _DLPACK.get(number)
+    if kind is None:
+        raise BufferError(f"from_dlpack: DLPack's device type {number} is none of ours; copy to the CPU first")
+    return Device(kind, 0 if kind == "cpu" else index)
 
 
 def synchronize(spec: Any = None) -> None:

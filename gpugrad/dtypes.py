@@ -51,6 +51,11 @@ short, int, long = int16, int32, int64
 ALL = (bool_, uint8, int8, int16, int32, int64, uint16, uint32, uint64, float16, bfloat16, float32, float64)
 HALVES = frozenset((float16.numpy, bfloat16.numpy))
 
+#: the first part of the names of PyTorch's typed constructors: FloatTensor, LongTensor, ...
+STEMS = {
+    "Float": float32, "Double": float64, "Half": float16, "BFloat16": bfloat16, "Long": int64, "Int": int32,
+    "Short": int16, "Char": int8, "Byte": uint8, "Bool": bool_,
+}  # fmt: skip
 _FROM_NUMPY = {d.numpy: d for d in ALL}
 _FROM_NAME = {d.name: d for d in ALL} | {"half": float16, "float": float32, "double": float64,
                                          "long": int64, "int": int32, "short": int16}  # fmt: skip
@@ -101,11 +106,19 @@ def as_dtype(value: Any) -> DType:
         raise TypeError(f"{value!r} is not a dtype gpugrad knows") from error
 
 
+def of_type_name(value: Any) -> DType:
+    """:func:`as_dtype`, and of a typed constructor or its name ("FloatTensor", "torch.cuda.LongTensor")."""
+    text = value if isinstance(value, str) else getattr(value, "__name__", "")
+    found = STEMS.get(text.rpartition(".")[2].removesuffix("Tensor")) if text.endswith("Tensor") else None
+    return found or as_dtype(value)
+
+
 @cache
-def promote_types(a: DType, b: DType) -> DType:
+def promote_types(type1: DType, type2: DType) -> DType:
     """The smallest type that both convert to: the higher category wins (bool < integer <
     floating); two floats meet at the wider one, float16 and bfloat16 at float32; integers
     as in NumPy, but uint64 with a signed type is refused (PyTorch refuses it too)."""
+    a, b = type1, type2
     if a is b:
         return a
     if a.category != b.category:

@@ -26,3 +26,13 @@ class OutOfMemoryError(DeviceError):
 
 class FileFormatError(GpugradError, ValueError):
     """A file is truncated, corrupted or not of the expected format."""
+
+
+class LinAlgError(GpugradError):
+    """A matrix has no factorization of the kind asked for: it is singular, or not positive definite."""
+
+
+class HostTripWarning(UserWarning):
+    """A device has no routine for a factorization, so its data goes to the host and back.
+
+    Silence it with ``warnings.filterwarnings("ignore", category=gpugrad.errors.HostTripWarning)``."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class Generator:
@@ -60,6 +63,18 @@ class Generator:
             return self._seed, stream
 
 
+@contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Iterator[None]:
+    """Inside it random numbers are drawn as ever; afterwards the default generator goes on as if
+    nothing had been drawn. ``devices`` and the rest are PyTorch's and change nothing."""
+    state = default_generator.get_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            default_generator.set_state(state)
+
+
 DEFAULT_SEED = 67280421310721
 default_generator = Generator()
 
@@ -84,6 +99,6 @@ def get_rng_state() -> tuple[int, int]:
     return default_generator.get_state()
 
 
-def set_rng_state(state: tuple[int, int]) -> None:
+def set_rng_state(new_state: tuple[int, int]) -> None:
     """Restore what :func:`get_rng_state` returned."""
-    default_generator.set_state(state)
+    default_generator.set_state(new_state)

@@ -9,12 +9,13 @@ import importlib
 from typing import Any
 
 from gpugrad import arguments, dtypes, ops
+from gpugrad.autograd import is_grad_enabled
 from gpugrad.ops import creation, elementwise, inplace
 from gpugrad.tensor import Tensor, is_operand
 
 #: module of gpugrad/ops -> names that are both functions and methods
 BOTH = {
-    "creation": "clone tril triu",
+    "creation": "clone fill tril triu",
     "compound": "add addcdiv addcmul allclose div divide equal isclose lerp sub subtract true_divide",
     "elementwise": "abs absolute acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 "
     "atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max "
@@ -22,58 +23,116 @@ BOTH = {
     "greater_equal gt hypot isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and "
     "logical_not logical_or logical_xor lt maximum minimum mul multiply ne neg negative not_equal pow reciprocal relu "
     "remainder round rsqrt sgn sigmoid sign sin sinh sqrt square tan tanh trunc",
-    "movement": "as_strided broadcast_to diagonal expand flatten movedim narrow permute ravel reshape select squeeze t "
-    "transpose unflatten unsqueeze",
-    "joining": "chunk flip fliplr flipud repeat roll split tile unbind",
-    "reductions": "all amax amin aminmax any argmax argmin count_nonzero cumprod cumsum logsumexp max mean min norm "
-    "prod std sum var",
-    "linear": "addmm baddbmm bmm dot matmul mm mv outer",
-    "indexing": "argwhere gather index_add index_copy index_fill index_select masked_fill masked_select nonzero "
-    "scatter scatter_add scatter_reduce take take_along_dim",
-    "sorting": "argsort kthvalue median msort sort topk",
+    "special_functions": "digamma erfinv i0 igamma igammac lgamma logaddexp2 logit mvlgamma polygamma sinc xlogy",
+    "numbers": "angle conj conj_physical deg2rad float_power fmax fmin frexp gcd heaviside isneginf isposinf isreal lcm "
+    "ldexp nan_to_num nextafter positive rad2deg resolve_conj resolve_neg signbit",
+    "movement": "adjoint broadcast_to expand flatten moveaxis movedim narrow narrow_copy permute ravel reshape select "
+    "squeeze swapaxes swapdims t transpose unflatten unsqueeze",
+    "strided": "as_strided",
+    "diagonals": "diag diag_embed diagflat diagonal trace",
+    "joining": "flip fliplr flipud repeat roll rot90 tile",
+    "splitting": "chunk dsplit hsplit split split_with_sizes tensor_split unbind unsafe_chunk unsafe_split "
+    "unsafe_split_with_sizes vsplit",
+    "reductions": "all amax amin aminmax any argmax argmin count_nonzero logsumexp max min nansum prod sum",
+    "scans": "cummax cummin cumprod cumsum diff logcumsumexp",
+    "statistics": "corrcoef cov mean nanmean nanquantile quantile std var",
+    "distances": "dist norm renorm",
+    "sets": "bincount histc histogram unique unique_consecutive",
+    "linear": "addbmm addmm addmv addr baddbmm bmm dot matmul mm mv outer",
+    "products": "cross ger inner kron vdot",
+    "indexing": "argwhere gather index_select masked_fill masked_select nonzero repeat_interleave take take_along_dim",
+    "scattering": "index_add index_copy index_fill index_reduce masked_scatter put scatter scatter_add scatter_reduce",
+    "subscript": "index_put",
+    "placing": "as_strided_scatter diagonal_scatter select_scatter slice_scatter",
+    "sorting": "argsort kthvalue median mode msort nanmedian sort topk",
     "sampling": "bernoulli multinomial",
     "fused": "log_softmax softmax",
 }
 
 FUNCTIONS = {
-    "creation": "arange as_tensor empty empty_like eye from_numpy full full_like linspace logspace ones ones_like "
+    "creation": "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like "
     "tensor zeros zeros_like",
     "elementwise": "where",
-    "movement": "broadcast_tensors",
-    "joining": "cat concat concatenate hstack meshgrid stack vstack",
-    "reductions": "std_mean var_mean",
-    "linear": "einsum tensordot",
-    "sorting": "searchsorted",
+    "numbers": "imag is_conj is_neg real rsub",
+    "movement": "broadcast_shapes broadcast_tensors",
+    "diagonals": "block_diag tril_indices triu_indices",
+    "joining": "atleast_1d atleast_2d atleast_3d cat column_stack concat concatenate dstack hstack meshgrid row_stack "
+    "stack vstack",
+    "scans": "cumulative_trapezoid gradient trapezoid trapz",
+    "statistics": "std_mean var_mean",
+    "sets": "histogramdd isin segment_reduce",
+    "distances": "cdist cosine_similarity norm_except_dim pairwise_distance pdist",
+    "contraction": "einsum tensordot",
+    "ranges": "bartlett_window blackman_window hamming_window hann_window kaiser_window linspace logspace range",
+    "memory": "asarray empty_permuted empty_strided frombuffer scalar_tensor",
+    "copies": "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy permute_copy select_copy slice_copy "
+    "split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsqueeze_copy "
+    "view_copy",
+    "products": "cartesian_prod chain_matmul combinations unravel_index vander",
+    "sorting": "bucketize searchsorted",
+    "variates": "binomial poisson",
     "sampling": "normal rand rand_like randint randint_like randn randn_like randperm",
 }
 
 METHODS = {
-    "movement": "unfold",
-    "compound": "add_ div_ sub_",
-    "sampling": "bernoulli_ exponential_ normal_ random_ uniform_",
+    "movement": "sum_to_size",
+    "strided": "unfold",
+    "diagonals": "fill_diagonal_",
+    "subscript": "index_put_",
+    "memory": "new new_empty_strided",
+    "placing": "as_strided_ resize_ resize_as_ set_ squeeze_ swapaxes_ swapdims_ t_ transpose_ unsqueeze_",
+    "compound": "add_ div_ divide_ sub_ subtract_ true_divide_",
+    "numbers": "conj_physical_ float_power_",
+    "sampling": "bernoulli_ normal_ random_ uniform_",
+    "variates": "cauchy_ exponential_ geometric_ log_normal_",
 }
 
 #: methods whose in-place form computes the result and writes it back (elementwise rows write directly)
 WRITE_BACK = {
     "creation": "tril triu",
     "compound": "addcdiv addcmul lerp",
-    "reductions": "cumprod cumsum",
-    "indexing": "index_add index_copy index_fill masked_fill scatter scatter_add scatter_reduce",
+    "special_functions": "mvlgamma polygamma",
+    "numbers": "ldexp nan_to_num",
+    "scans": "cumprod cumsum",
+    "distances": "renorm",
+    "indexing": "masked_fill",
+    "scattering": "index_add index_copy index_fill index_reduce masked_scatter put scatter scatter_add scatter_reduce",
+    "linear": "addbmm addmm addmv addr baddbmm",
 }
 
 #: modules loaded on first use -> their functions that are also functions of the package ...
 LATE = {
-    "linalg": "",
+    "nn.functional.recurrent": "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell",
+    "linalg.classic": "cholesky cholesky_inverse cholesky_solve det frobenius_norm geqrf inverse logdet lu lu_solve "
+    "lu_unpack matrix_exp matrix_power nuclear_norm orgqr ormqr pinverse qr slogdet svd triangular_solve",
+    "linalg.lowrank": "pca_lowrank svd_lowrank",
     "special": "",
-    "nn.functional": "",
+    "nn.functional": "celu celu_ hardshrink prelu rrelu rrelu_ selu selu_ threshold threshold_",
+    "nn.functional.plain": "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d "
+    "batch_norm bilinear "
+    "binary_cross_entropy_with_logits channel_shuffle conv1d conv2d conv3d conv_tbc conv_transpose1d "
+    "conv_transpose2d conv_transpose3d convolution cosine_embedding_loss ctc_loss "
+    "dropout dropout_ embedding feature_alpha_dropout feature_alpha_dropout_ feature_dropout "
+    "feature_dropout_ group_norm hinge_embedding_loss instance_norm kl_div layer_norm margin_ranking_loss "
+    "max_pool1d max_pool1d_with_indices max_pool2d max_pool3d native_channel_shuffle "
+    "pixel_shuffle pixel_unshuffle poisson_nll_loss rms_norm triplet_margin_loss",
 }
 
 #: ... and those that are also methods
 LATE_METHODS = {
-    "linalg": "",
+    "linalg.classic": "cholesky cholesky_inverse cholesky_solve det geqrf inverse logdet lu lu_solve "
+    "matrix_exp matrix_power orgqr ormqr pinverse qr slogdet svd triangular_solve",
     "special": "",
-    "nn.functional": "",
+    "nn.functional": "hardshrink prelu",
 }
+
+#: in-place methods that are also functions of the package, without the underscore
+IN_PLACE_FUNCTIONS = (
+    "abs acos acosh addmv arccos arccosh arcsin arcsinh arctan arctanh as_strided asin asinh atan atanh ceil clamp "
+    "clamp_max clamp_min clip conj_physical cos cosh deg2rad erf erfc exp exp2 expm1 fill fix floor frac gcd i0 "
+    "index_put lcm ldexp log log10 log1p log2 logit nan_to_num neg negative rad2deg reciprocal relu resize_as round "
+    "rsqrt sigmoid sin sinc sinh sqrt square tan tanh trunc xlogy zero"
+)
 
 #: functions that make views, several tensors or no tensor, and so have no ``out=``
 WITHOUT_OUT = frozenset(
@@ -81,7 +140,16 @@ WITHOUT_OUT = frozenset(
         "allclose argwhere as_strided as_tensor broadcast_tensors broadcast_to chunk clone count_nonzero diagonal einsum "
         "empty_like equal expand flatten flip fliplr flipud from_numpy full_like index_fill isclose isfinite isinf isnan "
         "masked_fill meshgrid movedim narrow ones_like permute rand_like randint_like randn_like ravel relu repeat "
-        "reshape roll select split squeeze std_mean t tensor tile transpose unbind unflatten unsqueeze var_mean zeros_like"
+        "reshape roll select split squeeze std_mean t tensor tile transpose unbind unflatten unsqueeze var_mean "
+        "adjoint asarray empty_permuted empty_strided atleast_1d atleast_2d atleast_3d bartlett_window blackman_window block_diag broadcast_shapes "
+        "cartesian_prod combinations diag_embed diagflat diagonal_scatter as_strided_scatter select_scatter "
+        "dsplit fill frombuffer hamming_window hann_window hsplit index_put kaiser_window masked_scatter "
+        "moveaxis put repeat_interleave rot90 scalar_tensor split_with_sizes swapaxes swapdims tensor_split trace tril_indices "
+        "triu_indices unravel_index unsafe_chunk unsafe_split unsafe_split_with_sizes vander vsplit "
+        "zeros_like conj imag is_conj is_neg isreal positive real resolve_conj resolve_neg rsub "
+        "bincount binomial cdist corrcoef cosine_similarity cov cumulative_trapezoid dist gradient "
+        "histogramdd norm_except_dim pairwise_distance pdist poisson segment_reduce trapezoid trapz unique "
+        "unique_consecutive"
     ).split()
 )
 
@@ -118,7 +186,7 @@ def functions() -> dict[str, Any]:
     """Name -> function, for the namespace of the package."""
     return {
         n: arguments.function(n, f, n not in WITHOUT_OUT) for table in (BOTH, FUNCTIONS) for n, f in _each(table)
-    }
+    } | {n + "_": getattr(Tensor, n + "_") for n in IN_PLACE_FUNCTIONS.split()}
 
 
 _LATE = {name: module for module, names in LATE.items() for name in names.split()}
@@ -131,7 +199,7 @@ def late(name: str) -> Any:
     if module is None:
         return None
     found = getattr(importlib.import_module(f"gpugrad.{module}"), name)
-    return arguments.function(name, found, module != "nn.functional")
+    return arguments.function(name, found, not module.startswith("nn."))
 
 
 def late_names() -> list[str]:
@@ -152,6 +220,8 @@ def attach() -> None:
             setattr(Tensor, name + "_", _in_place(name, direct))
     for name, function in _each(WRITE_BACK):
         setattr(Tensor, name + "_", _write_back(name, function))
+    for name in ("real", "imag"):
+        setattr(Tensor, name, property(getattr(ops.numbers, name)))
     for module, names in LATE_METHODS.items():
         for name in names.split():
             setattr(Tensor, name, _late_method(module, name))
@@ -196,7 +266,11 @@ def _in_place(name: str, function: Any) -> Any:
 
 def _write_back(name: str, function: Any) -> Any:
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        result = function(self, *args, **options)
+        # What the derivative saves of this tensor has to outlive the write.
+        wanted = is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in (self, *args))
+        result = function(self.clone() if wanted else self, *args, **options)
+        if not arguments.can_cast(result.dtype, self.dtype):
+            raise RuntimeError(f"{name}_: a {result.dtype.name} result cannot be stored in a {self.dtype.name} tensor")
         return inplace.write(name + "_", self, creation.cast(result, self.dtype))
 
     return _named(method, name + "_", f"In place: ``{name}``, stored in this tensor.")

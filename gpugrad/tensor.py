@@ -6,37 +6,26 @@ in-place forms and operators included. Written out here is what is more than tha
 
 from __future__ import annotations
 
-import math
+import builtins
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpugrad import autograd, dtypes, layout
+from gpugrad import autograd, dtypes
 from gpugrad.autograd.graph import Node, Variable, edge_of, storage_of
 from gpugrad.devices import Device, backend_of, parse
 from gpugrad.devices import device as resolve_device
 from gpugrad.hooks import HookDict
-from gpugrad.ops import creation, elementwise, indexing, inplace, joining, linear, movement, table
+from gpugrad.ops import creation, elementwise, inplace, joining, linear, memory, movement, splitting, subscript, table
 from gpugrad.printing import format_tensor
+from gpugrad.tensor_info import Size, TensorInfo
 
 _CPU = Device("cpu")
 
 
-class Size(tuple[int, ...]):
-    """A tensor's shape: a tuple with ``numel()``."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """The number of elements."""
-        return math.prod(self)
-
-    def __repr__(self) -> str:
-        return f"Size({list(self)})"
-
-
-class Tensor(Variable):
+class Tensor(TensorInfo):
     """An n-dimensional array on some device, with its place in the autograd graph.
 
     ``Tensor(data)`` copies a number, lists or an array as the default dtype, ``Tensor(2, 3)`` is
@@ -106,98 +95,6 @@ class Tensor(Variable):
     def _wrap(cls, array: Any, backend: Any) -> Tensor:
         return table.wrap(array, backend)
 
-    # -- what it is ----------------------------------------------------------
-    @property
-    def shape(self) -> Size:
-        """Sizes of the dimensions."""
-        return Size(self._array.shape)
-
-    @property
-    def dtype(self) -> dtypes.DType:
-        """Element type."""
-        return dtypes.from_numpy(self._array.dtype)
-
-    @property
-    def device(self) -> Device:
-        """Where the elements are."""
-        return table.device_of(self._backend)
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return self._array.ndim
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of an element."""
-        return self._array.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return self._array.nbytes
-
-    @property
-    def is_cuda(self) -> bool:
-        """Whether it is on a CUDA device."""
-        return self._backend.name == "cuda"
-
-    @property
-    def is_cpu(self) -> bool:
-        """Whether it is on the CPU."""
-        return self._backend.name == "cpu"
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or the size of one dimension."""
-        return self.shape if dim is None else self.shape[layout.normalize_axis(dim, self.ndim, "size")]
-
-    def dim(self) -> int:
-        """Number of dimensions."""
-        return self._array.ndim
-
-    ndimension = dim
-
-    def numel(self) -> int:
-        """Number of elements."""
-        return int(self._array.size)
-
-    nelement = numel
-
-    def element_size(self) -> int:
-        """Bytes of an element."""
-        return self._array.itemsize
-
-    def stride(self, dim: int | None = None) -> Any:
-        """Strides in elements, or that of one dimension."""
-        strides = tuple(s // self._array.itemsize for s in self._array.strides)
-        if not self._array.size and self.is_contiguous():
-            strides = layout.contiguous_strides(self._array.shape, 1)
-        return strides if dim is None else strides[dim]
-
-    def storage_offset(self) -> int:
-        """Elements from the start of the storage to the first one of this tensor."""
-        return self._offset // self._array.itemsize
-
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in C order without gaps."""
-        return creation.is_contiguous(self)
-
-    def is_floating_point(self) -> bool:
-        """Whether the dtype is a floating-point one."""
-        return self.dtype.is_floating_point
-
-    def is_complex(self) -> bool:
-        """Always False: there are no complex tensors."""
-        return False
-
-    def get_device(self) -> int:
-        """The device's index, -1 for the CPU."""
-        return -1 if self._backend.name == "cpu" else self._backend.index
-
-    def is_same_size(self, other: Tensor) -> bool:
-        """Whether the shapes are equal."""
-        return self.shape == other.shape
-
     def __len__(self) -> int:
         if not self._array.ndim:
             raise TypeError("len: a 0-d tensor has no length; it holds one number, see item()")
@@ -251,6 +148,26 @@ class Tensor(Variable):
             return array.astype(dtype)
         return array.copy() if copy else array
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """The DLPack capsule that shares this tensor's memory. Raises BufferError where the device
+        cannot share it, RuntimeError for a tensor that requires grad."""
+        if self.requires_grad:
+            raise BufferError("__dlpack__: the tensor requires grad, which others would not see; call .detach() first")
+        return self._backend.export(self._array).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._backend.export(self._array).__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """What CuPy, Numba and PyTorch need to share CUDA memory; AttributeError elsewhere."""
+        if self.requires_grad:
+            raise RuntimeError("__cuda_array_interface__: the tensor requires grad; call .detach() first")
+        try:
+            return self._backend.export(self._array).__cuda_array_interface__
+        except BufferError as error:
+            raise AttributeError(str(error)) from None
+
     def __bool__(self) -> bool:
         if self._array.size != 1:
             raise RuntimeError(
@@ -276,7 +193,11 @@ class Tensor(Variable):
     def __iter__(self) -> Iterator[Tensor]:
         if not self._array.ndim:
             raise TypeError("iter: a 0-d tensor has nothing to go through; it holds one number, see item()")
-        return iter(joining.unbind(self))
+        return iter(splitting.unbind(self))
+
+    def __reversed__(self) -> Tensor:
+        """Flipped along every dimension."""
+        return joining.flip(self, tuple(range(self.ndim)))
 
     def __contains__(self, value: Any) -> bool:
         return bool((self == value).any())
@@ -314,11 +235,11 @@ class Tensor(Variable):
             x = creation.to_device(x, resolve_device(device))
         return movement.clone(x) if copy and x is self else x
 
-    def cpu(self) -> Tensor:
+    def cpu(self, memory_format: Any = None) -> Tensor:
         """On the CPU."""
         return creation.to_device(self, _CPU)
 
-    def cuda(self, device: Any = None) -> Tensor:
+    def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
         """On a CUDA device (the first unless given)."""
         index = device if isinstance(device, int) else 0
         return creation.to_device(
@@ -329,17 +250,50 @@ class Tensor(Variable):
         """On an OpenCL device (the first that works unless given)."""
         return creation.to_device(self, parse("opencl" if index is None else f"opencl:{index}"))
 
-    def type(self, dtype: Any = None) -> Any:
-        """Converted to ``dtype``; without one, the name of the type."""
-        return f"gpugrad.{self.dtype.name}" if dtype is None else creation.cast(self, dtypes.as_dtype(dtype))
+    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """Converted to ``dtype``, also given as "FloatTensor" and the like; without one, the name of
+        the type: "gpugrad.FloatTensor"."""
+        if dtype is None:
+            stem = next(stem for stem, d in dtypes.STEMS.items() if d is self.dtype)
+            return "gpugrad." + ("" if self.is_cpu else f"{self.device.type}.") + f"{stem}Tensor"
+        return creation.cast(self, dtypes.of_type_name(dtype))
 
     def type_as(self, other: Tensor) -> Tensor:
         """Converted to the dtype (and moved to the device) of ``other``."""
         return self.to(other.device, other.dtype)
 
-    def contiguous(self) -> Tensor:
-        """Itself if its elements lie in C order without gaps, else a copy."""
+    def contiguous(self, memory_format: Any = None) -> Tensor:
+        """Itself if its elements lie in C order without gaps, else a copy. ``memory_format`` changes
+        nothing: the C order is the only one that is made here."""
         return creation.contiguous(self)
+
+    def as_subclass(self, cls: builtins.type) -> Any:
+        """The same memory and place in the graph, as a ``cls``."""
+        return adopt(cls, self)
+
+    def share_memory_(self) -> Tensor:
+        """Raises NotImplementedError: processes exchange tensors by pickling them."""
+        raise NotImplementedError(
+            "share_memory_: memory shared between processes is not supported; a queue passes tensors on as copies"
+        )
+
+    def apply_(self, callable: Callable[[Any], Any]) -> Tensor:
+        """In place: ``callable(value)`` of every element, called from Python. On the CPU only."""
+        return self._map_in_place("apply_", callable)
+
+    def map_(self, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
+        """In place: ``callable(value, tensor's value)`` of every element. On the CPU only."""
+        return self._map_in_place("map_", callable, tensor)
+
+    def _map_in_place(self, name: str, function: Callable[..., Any], *others: Tensor) -> Tensor:
+        if any(not t.is_cpu for t in (self, *others)):
+            raise TypeError(f"{name}: calls Python for every element, on the CPU only; call .cpu(), or use ops")
+        if self.requires_grad:
+            raise RuntimeError(f"{name}: a Python function has no derivative, but the tensor requires grad")
+        columns = [movement.expand(t, self.shape).tolist() if self.ndim else [t.item()] for t in (self, *others)]
+        flat = [np.asarray(c, dtype=object).reshape(-1) for c in columns]
+        values = [function(*v) for v in zip(*flat, strict=True)]
+        return self.copy_(creation.tensor(np.array(values, self.dtype.numpy).reshape(self.shape)))
 
     def __copy__(self) -> Tensor:
         return self.detach().requires_grad_(self.requires_grad) if self.is_leaf else self.clone()
@@ -377,16 +331,16 @@ class Tensor(Variable):
     def requires_grad(self, value: bool) -> None:
         self.requires_grad_(value)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+    def requires_grad_(self, mode: bool = True) -> Tensor:
         """Set whether this leaf wants a gradient. Raises RuntimeError for integers and non-leaves."""
-        if requires_grad and not self.dtype.is_floating_point:
+        if mode and not self.dtype.is_floating_point:
             raise RuntimeError(
                 f"requires_grad: only floating-point tensors can require gradients, not {self.dtype.name}"
             )
-        if not requires_grad and not self.is_leaf:
+        if not mode and not self.is_leaf:
             raise RuntimeError("requires_grad: only of leaf tensors can it be taken back; use .detach()")
         if self.is_leaf:
-            self._requires_grad = bool(requires_grad)
+            self._requires_grad = bool(mode)
         return self
 
     @property
@@ -489,7 +443,9 @@ class Tensor(Variable):
             if tensor is not None:
                 tensor._grad = gradient.clone() if tensor._grad is None else tensor._grad + gradient
 
+        keep.tensor = held  # type: ignore[attr-defined]  # for drawings
         self.register_hook(keep)
+        self.__dict__["retains_grad"] = True
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Any:
         """Call ``hook(self)`` after ``.grad`` of this leaf was added to."""
@@ -538,26 +494,14 @@ class Tensor(Variable):
         return creation.empty(*size, **options)
 
     # -- shape -------------------------------------------------------------------
-    def view(self, *shape: Any) -> Tensor:
+    def view(self, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
         """The same memory under another shape (one size may be -1), or read as another dtype of
-        the same width. Raises RuntimeError where the strides do not allow it."""
-        if len(shape) == 1 and isinstance(shape[0], dtypes.DType):
-            return self._view_dtype(shape[0])
+        any width. Raises RuntimeError where the strides do not allow it."""
+        if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dtypes.DType)):
+            return memory.reinterpret(self, shape[0] if dtype is None else dtype)
+        if size is not None:
+            shape = (size,)
         return movement.view_as_shape(self, *shape)
-
-    def _view_dtype(self, dtype: dtypes.DType) -> Tensor:
-        if dtype.itemsize != self._array.itemsize:
-            raise RuntimeError(
-                f"view: {self.dtype.name} and {dtype.name} differ in width; only equal widths can share memory"
-            )
-        if not isinstance(self._array, np.ndarray):
-            raise NotImplementedError(
-                f"view: reading memory as another dtype is not supported on {self.device}; move to the CPU first"
-            )
-        out = table.wrap(self._array.view(dtype.numpy), self._backend)
-        out._storage = storage_of(self)
-        out._offset = self._offset
-        return out
 
     def view_as(self, other: Tensor) -> Tensor:
         """``view(other.shape)``."""
@@ -577,16 +521,28 @@ class Tensor(Variable):
         return movement.permute(self, tuple(range(self.ndim))[::-1])
 
     @property
+    def H(self) -> Tensor:
+        """The transpose of a matrix: its adjoint, as there are no complex numbers."""
+        if self.ndim not in (0, 2):
+            raise RuntimeError(f"H: only of 0-d and 2-d tensors, not of shape {tuple(self.shape)}; use mH for batches")
+        return self.mT if self.ndim else self
+
+    @property
+    def mH(self) -> Tensor:
+        """:attr:`mT`: the adjoint, as there are no complex numbers."""
+        return self.mT
+
+    @property
     def mT(self) -> Tensor:
         """The last two dimensions exchanged."""
         return movement.transpose(self, -1, -2)
 
     # -- indexing -------------------------------------------------------------------
     def __getitem__(self, index: Any) -> Tensor:
-        return indexing.getitem(self, index)
+        return subscript.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        indexing.setitem(self, index, value)
+        subscript.setitem(self, index, value)
 
     # -- in place ---------------------------------------------------------------------
     def copy_(self, source: Any, non_blocking: bool = False) -> Tensor:
@@ -607,6 +563,8 @@ class Tensor(Variable):
     def fill_(self, value: Any) -> Tensor:
         """Set every element to ``value``."""
         if isinstance(value, Tensor):
+            if value.ndim:
+                raise RuntimeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.shape)}")
             return self.copy_(value)
         edge = inplace.check_inplace("fill_", self)
         self._backend.fill(self._array, value)
@@ -655,7 +613,8 @@ def _unpickle(data: bytes, dtype: str, shape: tuple[int, ...], device: str, requ
     try:
         place = resolve_device(device)
         backend_of(place)
-    except RuntimeError:
+    except RuntimeError as error:
+        warnings.warn(f"a pickled tensor of {device} comes to the CPU, as that device is absent: {error}", stacklevel=2)
         place = _CPU
     t = creation.to_device(creation.from_numpy(host.copy()), place)
     if cls is not Tensor:

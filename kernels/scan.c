@@ -1,4 +1,4 @@
-// Inclusive scans along one axis: cumsum, cumprod.
+// Inclusive scans along one axis: cumsum, cumprod, cummax, cummin.
 //
 // Defines: NAME the symbol; X the dtype read, R the dtype written; T accumulates; JOIN(a, b) and START.
 // The other dimensions are `m` lanes. An item takes one part, `chunk` elements, of one lane; neighbouring items

@@ -203,7 +203,7 @@ def test_cast_methods():
     assert x.float() is x and x.to(gg.float32) is x and x.to("cpu") is x
     assert x.to(gg.float32, copy=True) is not x
     assert x.to(gg.tensor(1, dtype=gg.int16)).dtype is gg.int16
-    assert x.type(gg.int32).dtype is gg.int32 and x.type() == "gpugrad.float32"
+    assert x.type(gg.int32).dtype is gg.int32 and x.type() == "gpugrad.FloatTensor"
     assert x.type_as(gg.tensor(1)).dtype is gg.int64
     assert x.to(float).dtype is gg.float32 and x.to(int).dtype is gg.int64 and x.to(bool).dtype is gg.bool
     with pytest.raises(TypeError, match="to: expected a device, a dtype or a tensor, got list"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, namedtuple
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 
 import numpy as np
 import pytest
@@ -52,8 +52,11 @@ def test_tensor_dataset(device):
 def test_concat_subset_stack_chain():
     both = Squares(3) + Squares(2)
     assert len(both) == 5 and both[4][0] == 1 and both[-5][0] == 0
-    with pytest.raises(ValueError, match="out of range"):
+    with pytest.raises(IndexError, match="out of range"):
         both[5]
+    with pytest.raises(ValueError, match="out of range"):
+        both[-6]
+    assert len(list(both)) == 5
     sub = D.Subset(both, [4, 0])
     assert [sub[i][0] for i in range(len(sub))] == [1, 0] and [x[0] for x in sub.__getitems__([1, 0])] == [0, 1]
     assert D.StackDataset(a=Squares(2), b=Squares(2))[1]["a"][0] == 1
@@ -61,10 +64,15 @@ def test_concat_subset_stack_chain():
     with pytest.raises(ValueError, match=r"StackDataset: datasets must be equally long, got lengths"):
         D.StackDataset(Squares(2), Squares(3))
     assert list(Stream(2) + Stream(3)) == [0, 1, 0, 1, 2]
-    with pytest.raises(TypeError, match="IterableDataset"):
+    with pytest.raises(AssertionError, match="IterableDataset"):
         D.ConcatDataset([Stream(2)])
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(AssertionError, match="empty"):
         D.ConcatDataset([])
+    with pytest.raises(AssertionError, match="Squares is no IterableDataset"):
+        list(D.ChainDataset([Squares(2)]))
+    rows = D.StackDataset(both, Squares(5)).__getitems__([4, 0])
+    assert [(a[0], b[0]) for a, b in rows] == [(1, 4), (0, 0)]
+    assert D.StackDataset(x=range(3)).__getitems__([2, 1]) == [{"x": 2}, {"x": 1}]
 
 
 def test_random_split():
@@ -94,7 +102,8 @@ def test_samplers():
     assert list(D.BatchSampler(range(5), 2, False)) == [[0, 1], [2, 3], [4]]
     assert list(D.BatchSampler(range(5), 2, True)) == [[0, 1], [2, 3]]
     assert len(D.BatchSampler(range(5), 2, False)) == 3 and len(D.BatchSampler(range(5), 2, True)) == 2
-    assert list(D.RandomSampler([])) == []
+    with pytest.raises(ValueError, match="the dataset has no items"):
+        D.RandomSampler([])
     for build in (
         lambda: D.RandomSampler(range(3), num_samples=0),
         lambda: D.BatchSampler(range(3), 0, False),
@@ -102,6 +111,24 @@ def test_samplers():
     ):
         with pytest.raises(ValueError, match="must be an int of at least 1, got 0"):
             build()
+
+
+def test_distributed_sampler():
+    shares = [D.DistributedSampler(Squares(7), 3, r, shuffle=False) for r in range(3)]
+    assert [list(s) for s in shares] == [[0, 3, 6], [1, 4, 0], [2, 5, 1]] and len(shares[0]) == 3
+    assert [list(D.DistributedSampler(Squares(7), 3, r, False, drop_last=True)) for r in range(3)] == [
+        [0, 3], [1, 4], [2, 5]]  # fmt: skip
+    assert [list(D.DistributedSampler(Squares(2), 5, r, shuffle=False)) for r in range(5)] == [[0], [1]] * 2 + [[0]]
+    mixed = [D.DistributedSampler(Squares(8), 2, r, seed=3) for r in range(2)]
+    first = [list(s) for s in mixed]
+    assert sorted(first[0] + first[1]) == list(range(8)) and first == [list(s) for s in mixed]
+    for s in mixed:
+        s.set_epoch(1)
+    assert [list(s) for s in mixed] != first
+    with pytest.raises(ValueError, match="rank 2 is out of range"):
+        D.DistributedSampler(Squares(2), 2, 2)
+    with pytest.raises(RuntimeError, match="give num_replicas and rank"):
+        D.DistributedSampler(Squares(2))
 
 
 # -- collation ---------------------------------------------------------------------------------
@@ -115,6 +142,14 @@ def test_default_collate():
     out = D.default_collate(samples)
     assert out["t"].shape == (3, 2) and out["n"].shape == (3, 3) and out["n"].dtype is gg.float32
     assert out["f"].dtype is gg.float64 and out["i"].dtype is gg.int64 and out["b"].dtype is gg.bool
+    assert D.default_collate([("a", 1), ("b", 2)])[0] == ("a", "b")
+    named = D.default_collate([defaultdict(list, a=1), defaultdict(list, a=2)])
+    assert type(named) is defaultdict and named["new"] == [] and named["a"].tolist() == [1, 2]
+    assert type(D.default_convert(OrderedDict(a=1))) is OrderedDict
+    assert D.default_collate([1, 2.5]).tolist() == [1.0, 2.5] and D.default_collate([range(2)] * 2)[1].tolist() == [
+        1,
+        1,
+    ]
     assert out["s"] == ["0", "1", "2"] and out["u"].dtype is gg.int16
     assert isinstance(out["p"], Point) and out["p"].x.tolist() == [0, 1, 2] and len(out["p"].y) == 2
     for batch, kind, text in (
@@ -211,6 +246,9 @@ def test_mistakes():
         ({"batch_size": 0}, ValueError, "batch_size must be an int of at least 1, got 0"),
         ({"seed": 1, "generator": gg.Generator()}, ValueError, "either seed or generator"),
         ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
+        ({"multiprocessing_context": "spawn"}, ValueError, "set num_workers > 0"),
+        ({"multiprocessing_context": "thread", "num_workers": 1}, ValueError, "'thread' is unknown"),
+        ({"multiprocessing_context": 3, "num_workers": 1}, TypeError, "not int"),
     ):
         with pytest.raises(kind, match=text):
             D.DataLoader(Squares(3), **options)
@@ -218,6 +256,21 @@ def test_mistakes():
         D.DataLoader(Stream(3), shuffle=True)
     with pytest.raises(ValueError, match="sampler"):
         D.DataLoader(Stream(3), sampler=[0])
+
+
+def test_what_a_loader_is_made_of():
+    loader = D.DataLoader[int](Squares(5), 2, num_workers=2)
+    assert loader.prefetch_factor == 2 and loader.in_order and loader.pin_memory_device == ""
+    for name in ("batch_size", "sampler", "batch_sampler", "drop_last", "dataset", "persistent_workers"):
+        with pytest.raises(ValueError, match=f"{name} cannot be set any more"):
+            setattr(loader, name, 3)
+    loader.collate_fn = list
+    from gpugrad.utils.data.dataloader import DataLoader, default_collate
+    from gpugrad.utils.data.distributed import DistributedSampler
+    from gpugrad.utils.data.sampler import SubsetRandomSampler
+
+    assert DataLoader is D.DataLoader and default_collate is D.default_collate
+    assert DistributedSampler is D.DistributedSampler and SubsetRandomSampler is D.SubsetRandomSampler
 
 
 # -- worker processes ------------------------------------------------------------------------------
@@ -237,6 +290,20 @@ class Failing(Squares):
         if i == 3:
             raise KeyError(f"no item {i}")
         return super().__getitem__(i)
+
+
+class OwnError(Exception):
+    pass
+
+
+class TwoPartError(Exception):
+    def __init__(self, a, b):
+        super().__init__(a, b)
+
+
+class FailingInItsWay(Squares):
+    def __getitem__(self, i):
+        raise TwoPartError(1, 2) if self.n == 2 else OwnError("mine")
 
 
 class Dying(Squares):
@@ -304,6 +371,10 @@ def test_workers_need_the_dataset_on_the_cpu(device):
 def test_errors_of_workers_arrive():
     with pytest.raises(KeyError, match="worker 1.*no item 3"):
         list(D.DataLoader(Failing(8), 2, num_workers=2, **CONTEXT))
+    with pytest.raises(OwnError, match="(?s)worker 0.*mine"):
+        list(D.DataLoader(FailingInItsWay(1), num_workers=1, **CONTEXT))
+    with pytest.raises(RuntimeError, match="TwoPartError in DataLoader worker 0"):
+        list(D.DataLoader(FailingInItsWay(2), num_workers=1, **CONTEXT))
     with pytest.raises(RuntimeError, match="worker . .* died with its batch undone, exit code 7"):
         list(D.DataLoader(Dying(4), 2, num_workers=1, **CONTEXT))
     with pytest.raises(RuntimeError, match="after 1.5 seconds worker . has not delivered"):

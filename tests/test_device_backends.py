@@ -394,6 +394,8 @@ def test_scan(backend, rng, dtype):
         small = (1 + x / 9000).astype(dtype)
         same(backend, backend.scan("prod", put(backend, small), axis, dtype), SPEC.scan("prod", small, axis, dtype),
              rtol=tolerance * 3)  # fmt: skip
+        for kind in ("max", "min"):
+            same(backend, backend.scan(kind, put(backend, x), axis, dtype), SPEC.scan(kind, x, axis, dtype))
 
 
 @over(BOOL, U8, I64, BF16, F32)

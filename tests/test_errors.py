@@ -188,11 +188,11 @@ SHAPES = [
     (lambda x, y, v: x.view(5), "view: shape (5,) is invalid for 12 elements"),
     (lambda x, y, v: v.expand(3, 5), "expand: a tensor of shape (4,) cannot be expanded to (3, 5)"),
     (lambda x, y, v: x.permute(0, 0), "permute: dims (0, 0) must name each of the 2 dimensions once"),
-    (lambda x, y, v: x.split([1, 1]), "split: sections [1, 1] must add up to the size 3"),
+    (lambda x, y, v: x.split([1, 1]), "split_with_sizes: sizes [1, 1] must add up to the size 3"),
     (lambda x, y, v: x.narrow(1, 3, 2), "narrow: start 3 with length 2 exceeds dimension 1 of size 4"),
     (lambda x, y, v: x.repeat(2), "repeat: 1 repeats for a tensor of 2 dimensions"),
     (lambda x, y, v: x.unfold(1, 5, 1), "unfold: size 5 with step 1 does not fit dimension 1 of size 4"),
-    (lambda x, y, v: gg.roll(x, (1, 2), 0), "roll: 2 shifts for 1 dimensions"),
+    (lambda x, y, v: gg.roll(x, (1, 2), 0), "roll: shifts (1, 2) and dims (0,) must be as many"),
     (lambda x, y, v: x.t().T[None].t(), "t: expected at most 2 dimensions"),
     (lambda x, y, v: F.pad(x, (1, 1, 1)), "must be pairs"),
     (lambda x, y, v: F.pad(x, (-3, -3)), "leaves a negative size"),
@@ -518,7 +518,7 @@ def test_basic_indexing_mistakes(device):
         (lambda: x[[0, 1], [0, 1, 2]], IndexError, "the index tensors do not broadcast"),
         (lambda: x.sum()[0], IndexError, "too many indices"),
         (lambda: x.select(0, 3), IndexError, "out of range"),
-        (lambda: x.gather(0, x), IndexError, "gather: the index must be an integer tensor, got float32"),
+        (lambda: x.gather(0, x), RuntimeError, "gather: the index must be an integer tensor, got float32"),
         (
             lambda: x.index_select(0, gg.zeros(2, 2, dtype=gg.int64, device=device)),
             IndexError,
@@ -628,7 +628,7 @@ def test_conversion_mistakes(device):
         (lambda: [1, 2][x[0, 0]], TypeError, "index: a Tensor of shape () and dtype float32 cannot stand for an int"),
         (lambda: x.to([1]), TypeError, "to: expected a device, a dtype or a tensor, got list"),
         (lambda: gg.set_default_dtype(gg.int8), TypeError, "only floating-point types can be the default"),
-        (lambda: x.view(gg.int64), RuntimeError, "view: float32 and int64 differ in width"),
+        (lambda: x.view(gg.int64), RuntimeError, "view: shape (2, 3) with strides (3, 1) is no whole number of int64 elements"),
         (lambda: x == gg.ones(4, 3, device=device), RuntimeError, "eq: shapes (2, 3) and (4, 3) do not broadcast"),
     ):
         with raises(kind, text):

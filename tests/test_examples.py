@@ -214,6 +214,16 @@ def test_moons_are_separated_completely(device, example, capsys, tmp_path):
     assert (tmp_path / "run" / "boundary.png").read_bytes().startswith(PNG)
 
 
+def test_moons_are_separated_by_single_numbers(example, capsys, tmp_path):
+    main = example("moons_of_values").main
+    assert main(["--points", "30", "--hidden", "6", "6", "--steps", "50", "--out", "run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "67 parameters, 30 points" and float(lines[-2].split("accuracy ")[1].rstrip("%")) > 85
+    assert (tmp_path / "run" / "boundary.png").read_bytes().startswith(PNG)
+    drawn = (tmp_path / "run" / "neuron.svg").read_text()
+    assert "<svg" in drawn and ">ReLU<" in drawn and ">w1<" in drawn
+
+
 def test_xor_runs_from_anywhere(tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "xor.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120

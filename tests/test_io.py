@@ -81,11 +81,56 @@ def test_to_and_from_a_device(device, path):
         assert gg.load(path)["x"].device == tensor.device
 
 
-def test_parameters_come_back_as_plain_tensors(path):
-    gg.save({"p": nn.Parameter(gg.ones(2)), "r": gg.ones(2, requires_grad=True) * 2}, path)
+def test_parameters_and_requires_grad_come_back(path):
+    state = {
+        "p": nn.Parameter(gg.ones(2)),
+        "f": nn.Parameter(gg.ones(2), requires_grad=False),
+        "r": gg.ones(2, requires_grad=True) * 2,
+        "b": nn.Buffer(gg.zeros(1)),
+        "t": gg.zeros(1),
+    }
+    gg.save(state, path)
     loaded = gg.load(path)
-    assert type(loaded["p"]) is gg.Tensor
-    assert not loaded["p"].requires_grad and not loaded["r"].requires_grad
+    assert [type(t) for t in loaded.values()] == [type(t) for t in state.values()]
+    assert [t.requires_grad for t in loaded.values()] == [True, False, True, False, False]
+    assert all(t.is_leaf for t in loaded.values())
+
+
+def test_what_training_scripts_save(path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = gg.optim.Adam(model.parameters())
+    schedule = gg.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5, 5])
+    train_a_step(model, optimizer)
+    state = {
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+        "epoch": 3, "lr": 1e-3, "name": "run 1", "best": np.float64(0.25), "count": np.int64(7), "done": False,
+        "args": None, "shape": gg.ones(2, 3).shape, "sizes": (2, (3,)), "dtype": gg.bfloat16, "raw": b"\x00\xff",
+        "device": gg.device("cpu"), "seen": {1, 2}, "labels": frozenset({"a"}), "history": [{"loss": 1.5}],
+        "buffer": bytearray(b"ab"), 3: "int key", 0.5: "float key", None: "no key", True: "bool key",
+    }  # fmt: skip
+    gg.save(state, path)
+    loaded = gg.load(path)
+    assert list(loaded) == list(state)
+    for key, value in state.items():
+        if key not in ("model", "optimizer", "schedule"):
+            assert type(loaded[key]) is type(value) and loaded[key] == value
+    assert type(loaded["model"]) is type(state["model"]) and same(json_free(loaded["model"]), json_free(state["model"]))
+    assert loaded["model"]._metadata == state["model"]._metadata
+    schedule.load_state_dict(loaded["schedule"])
+    assert schedule.milestones == {3: 1, 5: 2} and sorted(schedule.milestones.elements()) == [3, 5, 5]
+    optimizer.load_state_dict(loaded["optimizer"])
+    for whole in (model, optimizer, schedule):
+        with pytest.raises(NotImplementedError, match=r"save: x is a whole .* save its state_dict\(\)"):
+            gg.save({"x": whole}, path)
+
+
+def test_pytorchs_arguments_are_taken(path, tmp_path):
+    gg.save(obj=[1], f=str(path), pickle_protocol=4)
+    assert gg.load(f=path, weights_only=False, mmap=True) == gg.load(path, "cpu", weights_only=True) == [1]
+    with pytest.raises(ValueError, match="load: device and map_location"):
+        gg.load(path, "cpu", device="cpu")
+    with pytest.raises(TypeError, match="load: unexpected argument wrong"):
+        gg.load(path, wrong=1)
 
 
 def test_loaded_tensors_can_be_written_to(path):
@@ -210,11 +255,11 @@ def test_types_that_are_not_supported(path):
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"a": {"b": [1, {2, 3}]}}, "save: a.b.1 is a set; only tensors"),
+        ({"a": {"b": [1, 2j]}}, "save: a.b.1 is a complex; only tensors"),
         ({"f": len}, "save: f is a builtin_function_or_method; only tensors"),
         ({"x": np.array(["s"])}, r"save: x is a NumPy array of <U1, which safetensors lacks"),
-        ({"x": {(1, 2): 3}}, r"save: the key \(1, 2\) in x is neither a string nor an integer"),
-        (b"raw", "save: the object is a bytes; only tensors"),
+        ({"x": {(1, 2): 3}}, r"save: the key \(1, 2\) in x is neither a string nor a number"),
+        (range(3), "save: the object is a range; only tensors"),
     ],
 )
 def test_what_cannot_be_saved_is_named(tree, message, path):
@@ -279,9 +324,16 @@ def test_the_same_tree_is_the_same_file(tmp_path):
 
 
 def test_other_formats(path):
-    for content in (b"", b"PK\3\4" + bytes(100), b"\x80\x04K\x01.", b"\xff" * 64, b"{}"):
+    for content, text in (
+        (b"", "is not a complete safetensors file"),
+        (b"\xff" * 64, "is not a complete safetensors file"),
+        (b"{}", "is not a complete safetensors file"),
+        (b"PK\3\4" + bytes(100), "is a truncated or damaged zip archive"),
+        (b"\x80\x04K\x01.", "is a pickle, but not of torch.save"),
+        (bytes(257) + b"ustar" + bytes(250), "is in the tar format of PyTorch"),
+    ):
         path.write_bytes(content)
-        with pytest.raises(gg.FileFormatError, match="is not a complete safetensors file"):
+        with pytest.raises(gg.FileFormatError, match=f"state.safetensors {text}"):
             gg.load(path)
 
 

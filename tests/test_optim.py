@@ -144,7 +144,10 @@ def test_groups_and_names():
     o = optim.AdamW(net.named_parameters(), lr=0.1)
     assert o.param_groups[0]["param_names"] == ["weight", "bias"]
     extra = nn.Parameter(gg.ones(1))
-    o.add_param_group({"params": extra, "weight_decay": 0.0})
+    with pytest.raises(ValueError, match="groups with and without names cannot be mixed"):
+        o.add_param_group({"params": extra})
+    o.add_param_group({"params": [("extra", extra)], "weight_decay": 0.0})
+    assert o.param_groups[1]["param_names"] == ["extra"]
     assert o.param_groups[1]["weight_decay"] == 0.0 and o.param_groups[1]["lr"] == 0.1
     text = repr(o)
     assert text.startswith("AdamW (\nParameter Group 0\n    amsgrad: False\n    betas: (0.9, 0.999)") and text.endswith(
@@ -161,7 +164,7 @@ def test_mistakes():
         (lambda: optim.SGD([]), ValueError, "SGD: there are no parameters to optimize"),
         (lambda: optim.SGD([1]), TypeError, "SGD: every parameter must be a Tensor, not int"),
         (lambda: optim.SGD([p * 2]), ValueError, "is no leaf"),
-        (lambda: optim.SGD([p, p]), ValueError, "listed twice in one group"),
+        (lambda: optim.SGD([p, p]), UserWarning, "listed twice in one group"),
         (lambda: optim.SGD([{"params": [p]}, {"params": [p]}]), ValueError, "already belongs to another one"),
         (lambda: optim.SGD([{"params": {p}}]), TypeError, "params is a set"),
         (lambda: optim.SGD([("a", p), nn.Parameter(gg.ones(1))]), ValueError, "names"),

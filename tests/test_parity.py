@@ -65,6 +65,11 @@ def torch_call(op, sample, tensors, torch):
         "index_select": lambda x, index, dim: torch.index_select(x, dim, index),
         "gather": lambda x, index, dim: torch.gather(x, dim, index),
         "scatter": lambda x, index, src, dim: torch.scatter(x, dim, index, src),
+        "scatter_reduce": lambda x, index, src, dim, reduce, include_self=True: torch.scatter_reduce(
+            x, dim, index, src, reduce, include_self=include_self
+        ),
+        "put": lambda x, index, source, accumulate=False: x.put(index, source, accumulate),
+        "tensor_split": lambda x, indices_or_sections, dim=0: torch.tensor_split(x, indices_or_sections, dim),
         "scatter_add": lambda x, index, src, dim: torch.scatter_add(x, dim, index, src),
         "einsum": lambda *xs, equation: torch.einsum(equation, *xs),
     }.get(op.name)
@@ -79,6 +84,9 @@ def torch_call(op, sample, tensors, torch):
 
 
 ELSEWHERE = {"windows", "convolution", "max_pool"}  # other calling conventions; tested with their layers
+ELSEWHERE |= set("inv solve solve_triangular det slogdet cholesky lu_factor qr qr_r geqrf svd svdvals eig eigh".split())
+ELSEWHERE |= set("eigvalsh pinv logdet cholesky_solve householder_product matrix_power matrix_exp".split())
+# ... as half is refused: tests/test_linalg.py
 ROWS = [
     (op, s, i) for op in OPS.values() for i, s in enumerate(op.samples) if op.name not in ELSEWHERE and op.reference
 ]
@@ -89,13 +97,10 @@ def seeded(*key):
 
 
 def row_cases():
-    """Each row's samples in the dtypes it is defined for. any and all of uint8 are uint8 in PyTorch,
-    an old exception, and bool here."""
+    """Each row's samples in the dtypes it is defined for."""
     for op, sample, i in ROWS:
         for name in NAMES:
-            if "bif"[dtypes.as_dtype(name).category] in op.dtypes and not (
-                op.name in ("any", "all") and name == "uint8"
-            ):
+            if "bif"[dtypes.as_dtype(name).category] in op.dtypes:
                 yield pytest.param(op, sample, name, id=f"{op.name}-{i}-{name}")
 
 
@@ -129,6 +134,8 @@ def both(op, sample, key, torch):
     """((our leaves, our result), (PyTorch's)) of a row in float64, and random weights of the result's shape."""
     if op.name == "clamp" and sample is op.samples[1]:
         pytest.skip("PyTorch fails on bounds that are broadcast")
+    if op.name == "vander":
+        pytest.skip("PyTorch fails on its own gradient, which it overwrites in place")
     arrays = make_inputs(op, sample, np.float64, seeded(op.name, key))
     ours = [gg.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
     theirs = [parity.to_torch(a, torch, requires_grad=a.dtype.kind == "f") for a in arrays]
@@ -168,7 +175,11 @@ def test_second_gradients_of_rows(op, sample, torch):
         second = [None for _ in totals[0][1]]
     else:
         second = gg.autograd.grad(*totals[0], allow_unused=True)
-    for g, w in zip(second, torch.autograd.grad(*totals[1], allow_unused=True), strict=True):
+    try:
+        expected = torch.autograd.grad(*totals[1], allow_unused=True)
+    except NotImplementedError as error:
+        pytest.skip(f"PyTorch has no second derivative: {error}")
+    for g, w in zip(second, expected, strict=True):
         w = None if w is None else w.numpy(force=True)
         found = np.zeros_like(w) if g is None and w is not None else None if g is None else g.numpy()
         if w is None:
@@ -200,10 +211,12 @@ EDGES = np.array(
         np.nan,
     ]
 )
+# PyTorch has no limit there (i0 at inf is NaN) or no NaN (igamma of NaN and 0 is 0); tests/test_special.py has ours.
+OTHER_LIMITS = {"zeta", "igamma", "igammac", "i0", "i1", "logaddexp2", "signbit"}
 ELEMENTWISE = [
     op
     for op in OPS.values()
-    if op.elementwise and op.samples and "f" in op.dtypes and op.name not in ("where", "clamp")
+    if op.elementwise and op.samples and "f" in op.dtypes and op.name not in {"where", "clamp"} | OTHER_LIMITS
 ]
 
 
@@ -220,7 +233,13 @@ def test_special_values(op, dtype, device, torch):
         keep = np.isfinite(b.astype(float)) & ((np.abs(b.astype(float)) > 1e-20) | (b == 0))
         a, b = a[keep], b[keep]
     arrays = [a, b][:arity]
-    want = torch_function(op, torch)(*[parity.to_torch(x, torch) for x in arrays])
+    function = torch_function(op, torch)
+    if function is None:
+        pytest.skip("PyTorch has no such function")
+    try:
+        want = function(*[parity.to_torch(x, torch) for x in arrays])
+    except NotImplementedError as error:
+        pytest.skip(f"PyTorch refuses: {error}")
     if dtype == "float64" and device == "pretend":
         pytest.skip("no float64 there")
     got = op.function(*[gg.tensor(x, device=device) for x in arrays])
@@ -230,6 +249,8 @@ def test_special_values(op, dtype, device, torch):
         "minimum",
         "clamp_min",
         "clamp_max",
+        "fmax",
+        "fmin",
         "relu",
         "fmod",
         "remainder",

@@ -1,14 +1,18 @@
 """Differentiation: the graph, the walk and the grad modes. It knows no operation."""
 
+import importlib
+from typing import Any
+
 from gpugrad.autograd.engine import backward, grad
 from gpugrad.autograd.function import Function, FunctionCtx
-from gpugrad.autograd.graph import Node
+from gpugrad.autograd.graph import Node, Variable
 from gpugrad.autograd.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 
 __all__ = [
     "Function",
     "FunctionCtx",
     "Node",
+    "Variable",
     "backward",
     "enable_grad",
     "grad",
@@ -17,3 +21,22 @@ __all__ = [
     "no_grad",
     "set_grad_enabled",
 ]
+
+_ABSENT = {
+    "forward_ad": "differentiation goes backwards only; functional.jvp gives products with the Jacobian",
+    "detect_anomaly": "look for NaN with gpugrad.isnan in a hook (Tensor.register_hook)",
+    "set_detect_anomaly": "look for NaN with gpugrad.isnan in a hook (Tensor.register_hook)",
+    "profiler": "gpugrad.synchronize() before and after, and time.perf_counter, measure a device's work",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is rarely needed is loaded when first used."""
+    if name == "functional":
+        return importlib.import_module("gpugrad.autograd.functional")
+    if name == "grad_mode":  # PyTorch's name for the module
+        return importlib.import_module("gpugrad.autograd.modes")
+    if name in ("GradcheckError", "gradcheck", "gradgradcheck"):
+        return getattr(importlib.import_module("gpugrad.autograd.checking"), name)
+    reason = _ABSENT.get(name)
+    raise AttributeError(f"module 'gpugrad.autograd' has no attribute {name!r}" + (f": {reason}" if reason else ""))

@@ -205,14 +205,26 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
     """One gradient per input, that of all ``outputs`` added up; ``.grad`` is left alone.
 
-    Raises RuntimeError where an input does not require grad or, unless ``allow_unused``
-    (then None) or ``materialize_grads`` (then zeros), was not used."""
+    With ``is_grads_batched`` each of ``grad_outputs`` holds several gradients along a first dimension, and so does each
+    result: a walk for each. Raises RuntimeError where an input does not require grad or, unless ``allow_unused`` (then
+    None) or ``materialize_grads`` (then zeros), was not used; ValueError for ``allow_unused=False`` with
+    ``materialize_grads``."""
+    if materialize_grads and allow_unused is False:
+        raise ValueError("grad: materialize_grads turns unused inputs into zeros; leave out allow_unused=False")
     ys, xs = _as_list(outputs), _as_list(inputs)
     gs = _as_list(grad_outputs) if grad_outputs is not None else [None] * len(ys)
+    if not xs:
+        raise RuntimeError("grad: inputs must not be empty")
+    if len(gs) != len(ys):
+        raise RuntimeError(f"grad: {len(ys)} outputs but {len(gs)} grad_outputs")
+    if is_grads_batched:
+        options = (create_graph, allow_unused, False, materialize_grads)
+        return _batched_grad(ys, xs, gs, retain_graph or create_graph, *options)
     edges = []
     for i, x in enumerate(xs):
         edge = edge_of(x)
@@ -233,6 +245,22 @@ def grad(
             )
         result.append(g)
     return tuple(result)
+
+
+def _batched_grad(ys: list[Any], xs: list[Any], gs: list[Any], retain_graph: bool, *options: Any) -> tuple[Any, ...]:
+    from gpugrad.autograd.functional import stack  # it is made of what is here
+
+    sizes = {g.shape[0] for g in gs if g is not None and g.ndim}
+    if len(sizes) != 1 or any(g is None or not g.ndim for g in gs):
+        raise RuntimeError(
+            "grad: with is_grads_batched every one of grad_outputs must be a tensor with the same first size, got "
+            f"{[None if g is None else tuple(g.shape) for g in gs]}"
+        )
+    count = sizes.pop()
+    if not count:
+        raise RuntimeError("grad: with is_grads_batched there must be at least one gradient")
+    rows = [grad(ys, xs, [g[i] for g in gs], retain_graph or i + 1 < count, *options) for i in range(count)]
+    return tuple(None if column[0] is None else stack(column) for column in zip(*rows, strict=True))
 
 
 def _as_list(value: Any) -> list[Any]:

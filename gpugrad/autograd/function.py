@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from gpugrad.autograd.graph import AccumulateGrad, Node, Parts, Slot, Variable, edge_of, storage_of
-from gpugrad.autograd.modes import mode
+from gpugrad.autograd.modes import mode, no_grad
 
 
 class FunctionCtx:
@@ -231,3 +232,41 @@ def _zeros_like(o: Any) -> Callable[..., Any]:
 
 def _no_gradient(shape: tuple[int, ...], dtype: Any) -> None:
     return None
+
+
+class _OnceNode(Node):
+    """Stands where a derivative is not to be differentiated."""
+
+    __slots__ = ()
+    name = "once_differentiable"
+
+    def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
+        raise RuntimeError(
+            "a backward marked @once_differentiable was to be differentiated again; remove the mark if it is made of "
+            "differentiable operations"
+        )
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for the ``backward`` of a :class:`Function` whose result has no right derivative of its own: it runs
+    unrecorded, and differentiating what it returns raises RuntimeError."""
+
+    @functools.wraps(backward)
+    def wrapper(ctx: Any, *gradients: Any) -> Any:
+        with no_grad():
+            results = backward(ctx, *gradients)
+        edges = tuple(edge_of(g) for g in gradients if isinstance(g, Variable)) if mode.enabled else ()
+        if not any(e is not None for e in edges):
+            return results
+        node = _OnceNode(edges)
+        return tuple(_recorded(r, node) for r in results) if isinstance(results, tuple) else _recorded(results, node)
+
+    return wrapper
+
+
+def _recorded(result: Any, node: Node) -> Any:
+    if not isinstance(result, Variable):
+        return result
+    stand_in = result.detach()  # type: ignore[attr-defined]
+    stand_in._node = node
+    return stand_in

@@ -27,7 +27,10 @@ class Storage:
 
 
 class Variable:
-    """An array of a backend with its place in the graph.
+    """An array of a backend with its place in the graph: what every tensor is.
+
+    ``Variable(tensor, requires_grad=False)``, as old PyTorch programs have it, is a tensor of the same memory outside
+    the graph. Raises TypeError for what is not a tensor.
 
     ``_base``: the tensor that this one is a view of (never itself a view), else None.
     ``_offset``: bytes from the start of the storage. ``_generation``: of a base, how often an
@@ -58,6 +61,14 @@ class Variable:
     _offset: int
     _generation: int
     _hooks: dict[int, Callable[..., Any]] | None
+
+    def __new__(cls, data: Any, requires_grad: bool = False) -> Any:
+        if not isinstance(data, Variable):
+            raise TypeError(
+                f"Variable: expected a Tensor, got {type(data).__name__}; make one with gpugrad.tensor(...)"
+            )
+        alias: Any = data.detach()  # type: ignore[attr-defined]
+        return alias.requires_grad_(requires_grad)
 
 
 class Node:

@@ -1,1 +1,15 @@
 """One file per device: ``base`` is the contract, ``cpu`` its specification."""
+
+import importlib
+from typing import Any
+
+from gpugrad.backends.switches import cudnn, mkldnn, mps
+
+__all__ = ["cudnn", "mkldnn", "mps"]
+
+
+def __getattr__(name: str) -> Any:
+    """The module of a backend, imported when named."""
+    if name in ("cpu", "cuda", "opencl"):
+        return importlib.import_module(f"gpugrad.backends.{name}")
+    raise AttributeError(f"gpugrad.backends has no {name}")

@@ -130,6 +130,25 @@ class Backend(ABC):
     def memory_stats(self) -> dict[str, int]:
         """Bytes: ``allocated``, ``peak`` and ``reserved`` (held by a pool)."""
 
+    # -- sharing with other libraries; override where the memory can be shared ---
+    def export(self, array: Array) -> Any:
+        """An object that shares memory with ``array`` and has DLPack's methods, for other libraries
+        to take. Raises BufferError where memory cannot be shared."""
+        raise BufferError(f"memory of device {self.name} cannot be shared with other libraries; call .cpu() first")
+
+    def adopt(self, foreign: Any) -> Array:
+        """An array that shares memory with ``foreign``, an object with DLPack's methods on this
+        device. Raises BufferError."""
+        raise BufferError(f"device {self.name} cannot share the memory of other libraries; copy through the CPU")
+
+    def address(self, array: Array) -> int:
+        """Where the first element is: equal for arrays that begin at one place in memory."""
+        raise NotImplementedError(f"device {self.name} does not tell addresses")
+
+    def release_cached(self) -> None:
+        """Give memory that a pool keeps for later back to the system."""
+        return None
+
     # -- elementwise ---------------------------------------------------------
     @abstractmethod
     def map(
@@ -176,7 +195,7 @@ class Backend(ABC):
 
     @abstractmethod
     def scan(self, kind: str, array: Array, axis: int, dtype: np.dtype) -> Array:
-        """Inclusive sum or prod along ``axis``; accumulates as :meth:`reduce`."""
+        """Inclusive sum, prod, max or min along ``axis``; accumulates as :meth:`reduce`, NaN passes on."""
 
     @abstractmethod
     def sort(self, array: Array, axis: int, descending: bool) -> tuple[Array, Array]:
@@ -298,6 +317,25 @@ class Backend(ABC):
         ones = self.copy(mask, np.dtype(np.int64))
         count = int(self.to_host(self.reduce("sum", ones, (0,), ones.dtype)))
         return self.sort(ones, 0, True)[1][:count]
+
+    def factorize(self, kind: str, arrays: Sequence[Array], **params: Any) -> tuple[Array, ...]:
+        """A factorization of batched float32 or float64 matrices, or a solution with one: ``ROUTINES`` in
+        ``gpugrad/backends/factor.py`` says for each ``kind`` what it takes and returns. Raises ``LinAlgError``
+        where an iteration does not converge.
+
+        Here: computed on the host by NumPy, which is announced once per process, device type and kind with a
+        ``HostTripWarning``."""
+        from gpugrad.backends import factor
+
+        factor.announce(self.name, kind)
+        return self.factorize_on_host(kind, arrays, **params)
+
+    def factorize_on_host(self, kind: str, arrays: Sequence[Array], **params: Any) -> tuple[Array, ...]:
+        """:meth:`factorize` by NumPy, without a word."""
+        from gpugrad.backends import factor
+
+        results = factor.compute(kind, tuple(self.to_host(a) for a in arrays), **params)
+        return tuple(self.from_host(r) for r in results)
 
     def offer(self, name: str) -> Callable[..., Any] | None:
         """A faster routine for the fused op ``name`` (``gpugrad/ops/fused.py`` states what

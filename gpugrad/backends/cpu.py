@@ -94,6 +94,30 @@ class CpuBackend(Backend):
     def to_host(self, array: np.ndarray) -> np.ndarray:
         return np.array(array, order="C")
 
+    def export(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def address(self, array: np.ndarray) -> int:
+        return array.ctypes.data
+
+    @property
+    def threads(self) -> int:
+        """How many threads share out the work."""
+        return self._workers.threads
+
+    @threads.setter
+    def threads(self, n: int) -> None:
+        self._workers.resize(n)
+
+    def adopt(self, foreign: Any) -> np.ndarray:
+        try:
+            return np.from_dlpack(foreign)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise BufferError(
+                f"the memory of {type(foreign).__name__} cannot be shared: {error}; a bfloat16 or read-only one has to "
+                "be converted or copied first"
+            ) from error
+
     def as_strided(self, array: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int) -> np.ndarray:
         flags = array.flags
         if not offset and flags.c_contiguous and flags.writeable:
@@ -220,6 +244,11 @@ class CpuBackend(Backend):
             a, b = a.astype(np.float32), b.astype(np.float32)
         value = _calm(np.matmul, a, b)
         return value if value.dtype == dtype else _calm(value.astype, dtype)
+
+    def factorize(self, kind: str, arrays: Sequence[np.ndarray], **params: Any) -> tuple[np.ndarray, ...]:
+        from gpugrad.backends import factor  # few programs need it
+
+        return factor.compute(kind, tuple(arrays), **params)
 
     # -- indexing ----------------------------------------------------------------
     def take(self, array: np.ndarray, index: np.ndarray, axis: int, op: str) -> np.ndarray:

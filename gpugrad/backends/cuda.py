@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gpugrad.backends.base import DeviceInfo, StridedArray
 from gpugrad.backends.kernel_core import coalesce, elements
 from gpugrad.backends.kernel_source import SHORT
 from gpugrad.backends.kernels import KernelBackend
+from gpugrad.backends.switches import matmul  # noqa: F401  torch.backends.cuda.matmul
 from gpugrad.errors import DeviceError, OutOfMemoryError
 
 logger = logging.getLogger("gpugrad")
@@ -169,6 +171,29 @@ class CudaBackend(KernelBackend):
         self._peak = max(self._peak, used)
         return {"allocated": used, "peak": self._peak, "reserved": self._pool.total_bytes()}
 
+    def release_cached(self) -> None:
+        self._finish()
+        self._pool.free_all_blocks()
+        self._pool_bytes = self._pool.total_bytes()
+
+    def export(self, array: StridedArray) -> Any:
+        """As a CuPy array, which also has ``__cuda_array_interface__``."""
+        cupy = _cupy()
+        self._use()
+        memory = self._cuda.UnownedMemory(
+            array.buffer.ptr, array.offset + _reach(array.shape, array.strides, array.itemsize), array, self.index
+        )
+        pointer = self._cuda.MemoryPointer(memory, array.offset)
+        return cupy.ndarray(array.shape, array.dtype, pointer, array.strides)
+
+    def address(self, array: StridedArray) -> int:
+        return int(array.buffer.ptr) + array.offset
+
+    def adopt(self, foreign: Any) -> StridedArray:
+        self._use()
+        theirs = _cupy().from_dlpack(foreign)
+        return StridedArray(theirs.data, 0, theirs.shape, theirs.strides, theirs.dtype)
+
     def _write(self, buffer: Any, data: np.ndarray) -> None:
         self._use()
         runtime = self._runtime
@@ -262,6 +287,69 @@ class CudaBackend(KernelBackend):
                 target + number * count * step * size, dtype, n, step, count, compute, blas.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
         return result
+
+    # -- factorizations ---------------------------------------------------------
+    def factorize(self, kind: str, arrays: Sequence[StridedArray], **params: Any) -> tuple[StridedArray, ...]:
+        """By CuPy, which calls cuBLAS and cuSOLVER. The kinds that it has not go through the host, announced; matrices
+        of no elements and those that fail do so silently, for NumPy to tell which pivot failed."""
+        if kind not in _FACTORIZE:
+            return super().factorize(kind, arrays, **params)
+        if all(a.size for a in arrays):
+            import cupyx
+
+            dense = [self.export(self.copy(a)) for a in arrays]
+            try:
+                with cupyx.errstate(linalg="raise"):
+                    results = _FACTORIZE[kind](_cupy(), *dense, **params)
+            except np.linalg.LinAlgError as error:
+                logger.debug("gpugrad: %s on cuda:%d: %s", kind, self.index, error)
+            else:
+                return tuple(self._taken(r) for r in results)
+        return self.factorize_on_host(kind, arrays, **params)
+
+    def _taken(self, theirs: Any) -> StridedArray:
+        """A CuPy array copied into memory of our pool."""
+        ours = self.empty(theirs.shape, theirs.dtype)
+        if ours.size:
+            self.export(ours)[...] = theirs
+        return ours
+
+
+def _with_info(cupy: Any, a: Any, result: Any) -> tuple[Any, Any]:
+    """A failure has been raised before: info is 0."""
+    return result, cupy.zeros(a.shape[:-2], np.int32)
+
+
+def _determinant(cupy: Any, a: Any) -> tuple[Any]:
+    sign, logarithm = cupy.linalg.slogdet(a)
+    return (sign * cupy.exp(logarithm),)
+
+
+def _triangular(cupy: Any, a: Any, b: Any, upper: bool, unit: bool) -> tuple[Any]:
+    from cupyx.scipy.linalg import solve_triangular
+
+    return (solve_triangular(a, b, lower=not upper, unit_diagonal=unit),)
+
+
+#: the kinds of gpugrad/backends/factor.py that CuPy has for batches of any shape; not "eig", "geqrf", "ldl", "lu"
+_FACTORIZE: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "cholesky": lambda cupy, a: _with_info(cupy, a, cupy.linalg.cholesky(a)),
+    "det": _determinant,
+    "eigh": lambda cupy, a, upper: tuple(cupy.linalg.eigh(a, "U" if upper else "L")),
+    "eigvalsh": lambda cupy, a, upper: (cupy.linalg.eigvalsh(a, "U" if upper else "L"),),
+    "inv": lambda cupy, a: _with_info(cupy, a, cupy.linalg.inv(a)),
+    "qr": lambda cupy, a, complete: tuple(cupy.linalg.qr(a, "complete" if complete else "reduced")),
+    "slogdet": lambda cupy, a: tuple(reversed(cupy.linalg.slogdet(a))),
+    "solve": lambda cupy, a, b: _with_info(cupy, a, cupy.linalg.solve(a, b)),
+    "svd": lambda cupy, a, full: tuple(cupy.linalg.svd(a, full)),
+    "svdvals": lambda cupy, a: (cupy.linalg.svd(a, compute_uv=False),),
+    "triangular": _triangular,
+}
+
+
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> int:
+    """Bytes from the first element to the end of the last, for strides that do not run backwards."""
+    return sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + itemsize if 0 not in shape else 0
 
 
 def _blas_layout(rows: int, columns: int, array: StridedArray) -> tuple[int, int] | None:

@@ -117,7 +117,8 @@ def text(name: str) -> str:
 def assemble(specialization: Specialization, dialect: str, common: Iterable[tuple[str, str]] = ()) -> str:
     """The whole source for ``dialect`` ("opencl" or "cuda"), with the definitions ``common`` to a device."""
     defines = "".join(f"#define {name} {value}\n" for name, value in (*common, *specialization.defines))
-    files = (f"dialect/{dialect}.h", "types.h", "math.h", f"{specialization.family}.c")
+    special = ("coefficients.h", "special.h") if "sf_" in dict(specialization.defines).get("EXPR", "") else ()
+    files = (f"dialect/{dialect}.h", "types.h", "math.h", *special, f"{specialization.family}.c")
     return defines + "".join(text(name) for name in files)
 
 

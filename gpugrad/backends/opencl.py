@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backends.base import DeviceInfo
+from gpugrad.backends.base import DeviceInfo, StridedArray
 from gpugrad.backends.kernels import KernelBackend
 from gpugrad.errors import DeviceError, OutOfMemoryError
 
@@ -167,6 +167,13 @@ class OpenCLBackend(KernelBackend):
         if active > self._peak:
             self._peak = active
         return buffer
+
+    def address(self, array: StridedArray) -> int:
+        return int(array.buffer.int_ptr) + array.offset
+
+    def release_cached(self) -> None:
+        self._queue.finish()
+        self._pool.free_held()
 
     def _allocate_again(self, nbytes: int) -> Any:
         """After giving back what the pool holds unused."""

@@ -32,6 +32,13 @@ class Workers:
         self._blas: ThreadpoolController | None = None
         self.threads = thread_count()
 
+    def resize(self, threads: int) -> None:
+        """Use ``threads`` threads from now on; BLAS as well."""
+        with self._lock:
+            self.threads = threads
+            self._pid = -1  # the pool is made anew
+            ThreadpoolController().limit(limits=threads, user_api="blas")
+
     def each(self, function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         """``[function(i) for i in items]``, at once where there are several items and threads. BLAS is
         held to one thread meanwhile: its threads and ours would fight for the same processors."""

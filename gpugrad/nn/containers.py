@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -167,6 +168,16 @@ class ModuleList(_ModuleSeries):
             children.append(f"{label}: {'' if n == 1 else f'{n} x '}{_indented(text)}")
             first += n
         return _tree_repr(self._get_name(), [], children)
+
+
+class Container(Module):
+    """The oldest container: modules by keyword, without a forward."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        warnings.warn("Container: use ModuleDict, or assign modules as attributes", FutureWarning, stacklevel=2)
+        for name, module in kwargs.items():
+            self.add_module(name, module)
 
 
 class ModuleDict(Module):

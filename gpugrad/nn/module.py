@@ -8,11 +8,12 @@ table; everything else (moving, saving, listing) walks those tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from gpugrad import dtypes
 from gpugrad.hooks import HookDict, RemovableHandle
 from gpugrad.nn.boundary import BackwardHooks
+from gpugrad.nn.global_hooks import CALLS, REGISTRATIONS, CallHook, of_kind, registered
 from gpugrad.nn.parameter import Buffer, Parameter
 from gpugrad.nn.state import StateDict
 from gpugrad.ops import creation
@@ -33,12 +34,6 @@ _HOOKS = (
 )
 
 
-class _Hook(NamedTuple):
-    call: Callable[..., Any]
-    with_kwargs: bool
-    always_call: bool = False
-
-
 class Module(StateDict):
     """Base class of neural network modules.
 
@@ -48,11 +43,20 @@ class Module(StateDict):
 
     training: bool
 
-    def __init__(self) -> None:
+    #: whether ``__init__`` goes on to the next base class, with the arguments it was given
+    call_super_init: bool = False
+    dump_patches: bool = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not self.call_super_init and (args or kwargs):
+            given = ", ".join([*map(repr, args), *(f"{k}=" for k in kwargs)])
+            raise TypeError(f"{type(self).__name__}: Module.__init__() takes no arguments, got {given}")
         tables: dict[str, Any] = {name: {} for name in _TABLES}
         tables.update((name, HookDict()) for name in _HOOKS)
         # Filling __dict__ directly: __setattr__ below needs the tables to be there already.
         self.__dict__.update(tables, _non_persistent_buffers_set=set(), training=True)
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
     # -- calling -------------------------------------------------------------
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,33 +64,37 @@ class Module(StateDict):
         raise NotImplementedError(f"{type(self).__name__} cannot be called: it defines no forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
+        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks or CALLS:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
 
+    _call_impl = __call__
+
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ran = set()
+        after = [*of_kind(CALLS, "forward"), *self._forward_hooks.values()]
         try:
-            for hook in list(self._forward_pre_hooks.values()):
+            for hook in [*of_kind(CALLS, "forward_pre"), *self._forward_pre_hooks.values()]:
                 args, kwargs = self._run_pre_hook(hook, args, kwargs)
+            backward = [*of_kind(CALLS, "backward"), *self._backward_hooks.values()]
+            before = [*of_kind(CALLS, "backward_pre"), *self._backward_pre_hooks.values()]
             boundary = None
-            if self._backward_hooks or self._backward_pre_hooks:
-                boundary = BackwardHooks(
-                    self, list(self._backward_hooks.values()), list(self._backward_pre_hooks.values())
-                )
+            if backward or before:
+                boundary = BackwardHooks(self, backward, before)
                 args = boundary.wrap_inputs(args)
             result = self.forward(*args, **kwargs)
-            for key, hook in list(self._forward_hooks.items()):
-                ran.add(key)
+            after = [*of_kind(CALLS, "forward"), *self._forward_hooks.values()]
+            for i, hook in enumerate(after):
+                ran.add(i)
                 result = self._run_hook(hook, args, kwargs, result)
             return boundary.wrap_output(result) if boundary is not None else result
         except Exception:
-            for key, hook in list(self._forward_hooks.items()):
-                if hook.always_call and key not in ran:
+            for i, hook in enumerate(after):
+                if hook.always_call and i not in ran:
                     self._run_hook(hook, args, kwargs, None)
             raise
 
-    def _run_pre_hook(self, hook: _Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run_pre_hook(self, hook: CallHook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if hook.with_kwargs:
             new = hook.call(self, args, kwargs)
             if new is None:
@@ -101,7 +109,7 @@ class Module(StateDict):
             args = new if isinstance(new, tuple) else (new,)
         return args, kwargs
 
-    def _run_hook(self, hook: _Hook, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+    def _run_hook(self, hook: CallHook, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
         new = hook.call(self, args, kwargs, result) if hook.with_kwargs else hook.call(self, args, result)
         return result if new is None else new
 
@@ -110,7 +118,7 @@ class Module(StateDict):
     ) -> RemovableHandle:
         """``hook(module, args)`` before each forward; a result replaces ``args``. With
         ``with_kwargs``: ``hook(module, args, kwargs)``, which may return ``(args, kwargs)``."""
-        return self._forward_pre_hooks.add(_Hook(hook, with_kwargs), prepend)
+        return self._forward_pre_hooks.add(CallHook(hook, with_kwargs), prepend)
 
     def register_forward_hook(
         self,
@@ -123,12 +131,16 @@ class Module(StateDict):
         """``hook(module, args, output)`` after each forward; a result replaces the output.
         With ``with_kwargs``: ``hook(module, args, kwargs, output)``. With ``always_call`` it
         runs (output None) even where forward raised."""
-        return self._forward_hooks.add(_Hook(hook, with_kwargs, always_call), prepend)
+        return self._forward_hooks.add(CallHook(hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """``hook(module, grad_input, grad_output)`` whenever gradients of the positional inputs
         are there; a result replaces ``grad_input``."""
         return self._backward_hooks.add(hook, prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """The old name of :meth:`register_full_backward_hook`, whose meaning it has here."""
+        return self.register_full_backward_hook(hook)
 
     def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """``hook(module, grad_output)`` before the module's backward; a result replaces it."""
@@ -148,14 +160,14 @@ class Module(StateDict):
                 f"register_parameter: '{name}' was computed from other tensors and cannot be trained; register those "
                 "and compute it in forward()"
             )
-        self._parameters[name] = param
+        self._parameters[name] = registered("parameter", self, name, param) if REGISTRATIONS else param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """File ``tensor`` (or None) under ``name``; ``persistent=False`` leaves it out of ``state_dict``."""
         self._check_name(name, "_buffers", "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"register_buffer: '{name}' must be a Tensor or None, not {type(tensor).__name__}")
-        self._buffers[name] = tensor
+        self._buffers[name] = registered("buffer", self, name, tensor) if REGISTRATIONS else tensor
         self._non_persistent_buffers_set.discard(name)
         if not persistent:
             self._non_persistent_buffers_set.add(name)
@@ -165,7 +177,7 @@ class Module(StateDict):
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module: '{name}' must be a Module or None, not {type(module).__name__}")
         self._check_name(name, "_modules", "module")
-        self._modules[name] = module
+        self._modules[name] = registered("module", self, name, module) if REGISTRATIONS else module
 
     def register_module(self, name: str, module: Module | None) -> None:
         """Same as :meth:`add_module`."""
@@ -431,6 +443,15 @@ class Module(StateDict):
     def opencl(self: _M, device: Any = None) -> _M:
         """Move to an OpenCL device (default: the first). Returns self."""
         return self.to(device=_indexed("opencl", device))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Taken for PyTorch's sake; nothing is compiled."""
+
+    def share_memory(self) -> Any:
+        """Raises NotImplementedError: the memory of a tensor belongs to its process."""
+        raise NotImplementedError(
+            "Module.share_memory: tensors are not shared between processes; save the state_dict() to a file instead"
+        )
 
     def to_empty(self: _M, *, device: Any, recurse: bool = True) -> _M:
         """Move to ``device`` without copying: all values are uninitialised. Returns self."""

@@ -18,6 +18,7 @@ class _Norm(Module):
     """Running moments and affine parameters per channel; what batch and instance norm share."""
 
     _dims: tuple[int, ...]  # how many dimensions the input may have
+    _version = 2
 
     def __init__(
         self,
@@ -60,6 +61,18 @@ class _Norm(Module):
             init.ones_(self.weight)
         if self.bias is not None:
             init.zeros_(self.bias)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        """Version 1 did not count batches."""
+        version = local_metadata.get("version")
+        if self.track_running_stats and (version is None or version < 2):
+            count = self.num_batches_tracked
+            state_dict.setdefault(
+                prefix + "num_batches_tracked", creation.tensor(0, dtype=dtypes.int64) if count is None else count
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self._dims:
@@ -132,6 +145,53 @@ class BatchNorm3d(_BatchNorm):
     """Batch normalisation of ``[n, c, d, h, w]``."""
 
     _dims = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation over the batches of several processes; as there is one process, that of its own batch,
+    for inputs ``[n, c, *]`` of any number of dimensions. ``process_group`` is kept and unused."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"SyncBatchNorm: input of shape {tuple(input.shape)} must have at least 2 dimensions")
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """``module`` with its batch normalisations replaced by ones of this class that share their parameters."""
+        result = module
+        if isinstance(module, _BatchNorm):
+            result = cls(
+                module.num_features,
+                module.eps,
+                module.momentum,
+                module.affine,
+                module.track_running_stats,
+                process_group,
+            )
+            if module.affine:
+                result.weight, result.bias = module.weight, module.bias
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(result, name, getattr(module, name))
+            result.training = module.training
+        for name, child in module.named_children():
+            result.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return result
 
 
 class _InstanceNorm(_Norm):
@@ -320,6 +380,35 @@ class LocalResponseNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(Module):
+    """The older :class:`LocalResponseNorm` of ``[n, c, h, w]``: of an even ``size`` it takes the next smaller odd one,
+    but still divides by ``size``, and the first channel stays in the sums of all after it, as in PyTorch."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__()
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 4:
+            raise ValueError(f"CrossMapLRN2d: input of shape {tuple(input.shape)} must be [n, c, h, w]")
+        channels = input.shape[1]
+        reach = (self.size - 1) // 2
+        square = input * input
+        wide = F.pad(square, (0, 0, 0, 0, reach, reach))
+        total = wide.narrow(1, 0, channels)
+        for i in range(1, 2 * reach + 1):
+            total = total + wide.narrow(1, i, channels)
+        late = creation.arange(channels, device=input.device).reshape(1, -1, 1, 1) > reach
+        total = total + square.narrow(1, 0, 1) * late.to(dtype=input.dtype)
+        return input * (self.k + total * (self.alpha / self.size)).pow(-self.beta)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -1,7 +1,8 @@
-"""Tensors that a module owns: :class:`Parameter` (learned) and :class:`Buffer` (kept)."""
+"""Tensors that a module owns: :class:`Parameter` (learned), :class:`Buffer` (kept), and those without a shape yet."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpugrad.ops import creation
@@ -51,3 +52,57 @@ def _adopt(cls: type, data: Tensor | None) -> Any:
             f"wrap it: {cls.__name__}(gpugrad.tensor(...))"
         )
     return adopt(cls, data.detach())
+
+
+class UninitializedTensorMixin:
+    """What both kinds share: a dtype and a device, but neither shape nor values before :meth:`materialize`."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError(
+            "an uninitialised parameter has no shape yet; run the lazy module that owns it once, or call materialize()"
+        )
+
+    def materialize(self: Any, shape: Sequence[int], device: Any = None, dtype: Any = None) -> None:
+        """Become an ordinary tensor of ``shape`` with arbitrary values."""
+        self.data = creation.empty(tuple(shape), dtype=dtype or self.dtype, device=device or self.device)
+        self.__class__ = self._becomes
+
+    def __repr__(self, **kwargs: Any) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        return (type(self), (self.requires_grad, str(self.device), self.dtype))
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        twin = memo[id(self)] = type(self)(self.requires_grad, self.device, self.dtype)
+        return twin
+
+
+class UninitializedParameter(UninitializedTensorMixin, Parameter):
+    """A parameter whose shape is not known yet."""
+
+    __slots__ = ()
+    _becomes = Parameter
+
+    def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> UninitializedParameter:
+        p = adopt(cls, creation.empty((0,), dtype=dtype, device=device))
+        return p.requires_grad_() if requires_grad else p
+
+
+class UninitializedBuffer(UninitializedTensorMixin, Tensor):
+    """A buffer whose shape is not known yet."""
+
+    __slots__ = ()
+    _becomes = Tensor
+
+    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> UninitializedBuffer:
+        b = adopt(cls, creation.empty((0,), dtype=dtype, device=device))
+        return b.requires_grad_() if requires_grad else b
+
+
+def is_lazy(tensor: Any) -> bool:
+    """Whether ``tensor`` has no shape yet."""
+    return isinstance(tensor, UninitializedTensorMixin)

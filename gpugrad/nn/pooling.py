@@ -63,7 +63,18 @@ class MaxPool3d(_MaxPool):
     _function = "max_pool3d"
 
 
-class AvgPool1d(Module):
+class _AvgPoolNd(Module):
+    """What all average pools are."""
+
+    kernel_size: Any
+    stride: Any
+    padding: Any
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPoolNd):
     """Means over windows of ``[n, c, l]``."""
 
     def __init__(
@@ -84,11 +95,8 @@ class AvgPool1d(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
-
-class _AvgPool(Module):
+class _AvgPool(_AvgPoolNd):
     """Means over windows, or sums over ``divisor_override``."""
 
     def __init__(
@@ -121,9 +129,6 @@ class _AvgPool(Module):
             self.count_include_pad,
             self.divisor_override,
         )
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AvgPool2d(_AvgPool):
@@ -173,6 +178,95 @@ class LPPool2d(_LPPool):
     _function = "lp_pool2d"
 
 
+class LPPool3d(_LPPool):
+    """p-norms over windows of ``[n, c, d, h, w]``."""
+
+    _function = "lp_pool3d"
+
+
+class _MaxUnpool(Module):
+    """Maxima put back at the positions that the pooling returned, zeros elsewhere."""
+
+    n: int
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = per_dim(kernel_size, self.n, "kernel_size", name)
+        self.stride = per_dim(kernel_size if stride is None else stride, self.n, "stride", name)
+        self.padding = per_dim(padding, self.n, "padding", name)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        unpool = getattr(F, f"max_unpool{self.n}d")
+        return unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """Undoes :class:`MaxPool1d` but for what it lost."""
+
+    n = 1
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """Undoes :class:`MaxPool2d` but for what it lost."""
+
+    n = 2
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """Undoes :class:`MaxPool3d` but for what it lost."""
+
+    n = 3
+
+
+class _FractionalMaxPool(Module):
+    """Maxima over windows at random places (Graham 2014)."""
+
+    n: int
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        output_size: Any = None,
+        output_ratio: Any = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = per_dim(kernel_size, self.n, "kernel_size", name)
+        if (output_size is None) == (output_ratio is None):
+            raise ValueError(f"{name}: give either output_size or output_ratio, got {output_size=}, {output_ratio=}")
+        self.output_size = None if output_size is None else per_dim(output_size, self.n, "output_size", name)
+        ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * self.n
+        self.output_ratio = None if output_ratio is None else tuple(ratios)
+        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
+            raise ValueError(f"{name}: output_ratio must hold numbers between 0 and 1, not {output_ratio}")
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+
+    def forward(self, input: Tensor) -> Any:
+        pool = getattr(F, f"fractional_max_pool{self.n}d")
+        return pool(
+            input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+        )
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Maxima of ``[n, c, h, w]`` over windows at random places."""
+
+    n = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """Maxima of ``[n, c, d, h, w]`` over windows at random places."""
+
+    n = 3
+
+
 class _AdaptivePool(Module):
     """Pooling to a given output size."""
 
@@ -189,19 +283,23 @@ class _AdaptivePool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptivePool):
+class _AdaptiveAvgPool(_AdaptivePool):
+    """Means over windows that share the size out."""
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """Means of ``[n, c, l]`` to ``[n, c, output_size]``."""
 
     _function = "adaptive_avg_pool1d"
 
 
-class AdaptiveAvgPool2d(_AdaptivePool):
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """Means of ``[n, c, h, w]`` to ``[n, c, *output_size]``."""
 
     _function = "adaptive_avg_pool2d"
 
 
-class AdaptiveAvgPool3d(_AdaptivePool):
+class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """Means of ``[n, c, d, h, w]`` to ``[n, c, *output_size]``."""
 
     _function = "adaptive_avg_pool3d"

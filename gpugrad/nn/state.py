@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,16 @@ class IncompatibleKeys(NamedTuple):
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
+class _WithoutModule:
+    """A hook called without its first argument."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+
+    def __call__(self, module: Any, *args: Any) -> Any:
+        return self.hook(*args)
+
+
 class StateDict:
     """Mixed into :class:`~gpugrad.nn.Module`, whose tables it reads and writes."""
 
@@ -45,6 +56,9 @@ class StateDict:
         _backward_hooks: HookDict
         _backward_pre_hooks: HookDict
 
+    #: of the layout of this class's own values; ``_load_from_state_dict`` finds it in ``local_metadata["version"]``
+    _version: int = 1
+
     def get_extra_state(self) -> Any:
         """Define together with :meth:`set_extra_state` to save more than tensors."""
         raise RuntimeError("get_extra_state is not defined by this module")
@@ -58,11 +72,23 @@ class StateDict:
 
     # -- saving ----------------------------------------------------------------
     def state_dict(
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+        self, *args: Any, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
         """Every parameter and persistent buffer under its dotted name (shared memory, detached
-        unless ``keep_vars``)."""
-        result: dict[str, Any] = OrderedDict() if destination is None else destination
+        unless ``keep_vars``). The versions of the modules' layouts go into the attribute ``_metadata``."""
+        if args:
+            warnings.warn(
+                "state_dict: name its arguments: destination=, prefix=, keep_vars=", FutureWarning, stacklevel=2
+            )
+            destination = args[0]
+            prefix = args[1] if len(args) > 1 else prefix
+            keep_vars = args[2] if len(args) > 2 else keep_vars
+        result: Any = OrderedDict() if destination is None else destination
+        if destination is None:
+            result._metadata = OrderedDict()
+        local_metadata = {"version": self._version}
+        if hasattr(result, "_metadata"):
+            result._metadata[prefix[:-1]] = local_metadata
         for hook in list(self._state_dict_pre_hooks.values()):
             hook(self, prefix, keep_vars)
         self._save_to_state_dict(result, prefix, keep_vars)
@@ -70,7 +96,8 @@ class StateDict:
             if module is not None:
                 module.state_dict(destination=result, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
         for hook in list(self._state_dict_hooks.values()):
-            hook(self, result, prefix, {})
+            replaced = hook(self, result, prefix, local_metadata)
+            result = result if replaced is None else replaced
         return result
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -89,7 +116,17 @@ class StateDict:
         return self._state_dict_pre_hooks.add(hook)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """``hook(module, state_dict, prefix, local_metadata)`` after ``state_dict`` gathered."""
+        """``hook(module, state_dict, prefix, local_metadata)`` after ``state_dict`` gathered; it may change it in
+        place and must return None."""
+
+        def in_place(*args: Any) -> None:
+            if hook(*args) is not None:
+                raise RuntimeError("a state_dict post hook must change the dict in place and return None")
+
+        return self._state_dict_hooks.add(in_place)
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """The older form of :meth:`register_state_dict_post_hook`, whose result, if any, replaces the dict."""
         return self._state_dict_hooks.add(hook)
 
     # -- loading -----------------------------------------------------------------
@@ -104,7 +141,8 @@ class StateDict:
         Raises TypeError (not a mapping) and RuntimeError (one line per problem found)."""
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a dict of tensors by name, got {type(state_dict).__name__}")
-        state = OrderedDict(state_dict)
+        state: Any = OrderedDict(state_dict)
+        state._metadata = getattr(state_dict, "_metadata", None)
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []
@@ -143,7 +181,8 @@ class StateDict:
         unexpected: list[str],
         errors: list[str],
     ) -> None:
-        metadata = {"assign_to_params_buffers": assign}
+        metadata: dict[str, Any] = dict((getattr(state, "_metadata", None) or {}).get(prefix[:-1], {}))
+        metadata["assign_to_params_buffers"] = assign
         for hook in list(self._load_state_dict_pre_hooks.values()):
             hook(self, state, prefix, metadata, strict, missing, unexpected, errors)
         self._load_from_state_dict(state, prefix, metadata, strict, missing, unexpected, errors)
@@ -192,6 +231,14 @@ class StateDict:
         """``hook(module, state_dict, prefix, local_metadata, strict, missing_keys,
         unexpected_keys, error_msgs)`` before this module's values are loaded."""
         return self._load_state_dict_pre_hooks.add(hook)
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], with_module: bool = False
+    ) -> RemovableHandle:
+        """The older form of :meth:`register_load_state_dict_pre_hook`: the hook gets no module unless asked."""
+        if with_module:
+            return self._load_state_dict_pre_hooks.add(hook)
+        return self._load_state_dict_pre_hooks.add(_WithoutModule(hook))
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """``hook(module, incompatible_keys)`` after loading; it may edit the lists in place."""

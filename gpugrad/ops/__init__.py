@@ -1,24 +1,45 @@
 """The operations: one table (``OPS``), a row per primitive. They know no device."""
 
 from gpugrad.ops import (
+    attention,
     compound,
+    contraction,
+    copies,
     creation,
+    diagonals,
+    distances,
     elementwise,
     fused,
     indexing,
     inplace,
     joining,
     linear,
+    memory,
     movement,
+    numbers,
+    placing,
+    products,
+    ranges,
     reductions,
     sampling,
+    scans,
+    scattering,
+    sets,
     sorting,
+    special_functions,
+    splitting,
+    statistics,
+    strided,
+    subscript,
+    variates,
     window,
 )
 from gpugrad.ops.fused import gelu, leaky_relu, log_softmax, offered, silu, softmax, softplus
-from gpugrad.ops.indexing import embedding, getitem, one_hot, setitem
+from gpugrad.ops.indexing import embedding
 from gpugrad.ops.joining import pad
-from gpugrad.ops.movement import windows
+from gpugrad.ops.scattering import one_hot
+from gpugrad.ops.strided import windows
+from gpugrad.ops.subscript import getitem, setitem
 from gpugrad.ops.table import OPS, Op, Sample
 from gpugrad.ops.window import convolution, convolution_transpose, max_pool
 
@@ -26,10 +47,15 @@ __all__ = [
     "OPS",
     "Op",
     "Sample",
+    "attention",
     "compound",
+    "contraction",
+    "copies",
     "convolution",
     "convolution_transpose",
     "creation",
+    "diagonals",
+    "distances",
     "elementwise",
     "embedding",
     "fused",
@@ -40,19 +66,33 @@ __all__ = [
     "joining",
     "leaky_relu",
     "linear",
+    "memory",
     "log_softmax",
     "max_pool",
     "movement",
+    "numbers",
     "offered",
     "one_hot",
     "pad",
+    "placing",
+    "products",
+    "ranges",
     "reductions",
     "sampling",
+    "scans",
+    "scattering",
+    "sets",
     "setitem",
     "silu",
     "softmax",
     "softplus",
     "sorting",
+    "special_functions",
+    "splitting",
+    "statistics",
+    "strided",
+    "subscript",
+    "variates",
     "window",
     "windows",
 ]

@@ -98,6 +98,8 @@ def lerp(input: Any, end: Any, weight: Any) -> Any:
 def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
     """Whether ``|input - other| <= atol + rtol * |other|``, elementwise; infinities equal
     themselves, and with ``equal_nan`` NaN does. Raises RuntimeError for two dtypes."""
+    if rtol < 0 or atol < 0:
+        raise RuntimeError(f"isclose: tolerances must not be negative, got rtol={rtol} and atol={atol}")
     if input.dtype is not other.dtype:
         raise RuntimeError(f"isclose: expected one dtype, got {table.describe(input, other)}")
     close = e.eq(input, other)
@@ -126,3 +128,4 @@ def equal(input: Any, other: Any) -> bool:
 
 
 subtract, divide, true_divide = sub, div, div  # PyTorch's other names
+subtract_, divide_, true_divide_ = sub_, div_, div_

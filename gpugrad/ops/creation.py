@@ -50,6 +50,16 @@ def shape_of(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
     return shape
 
 
+def check_options(op: str, options: dict[str, Any]) -> None:
+    """The options of PyTorch's that change nothing here: ``layout`` (strided), ``pin_memory``,
+    ``memory_format``. Raises TypeError for others, NotImplementedError for other layouts."""
+    for name, value in options.items():
+        if name not in ("layout", "pin_memory", "memory_format"):
+            raise TypeError(f"{op}: unexpected argument {name!r}")
+        if name == "layout" and value is not None and getattr(value, "name", value) != "strided":
+            raise NotImplementedError(f"{op}: layout {value} does not exist here; tensors are strided (dense)")
+
+
 def _finish(t: Any, requires_grad: bool) -> Any:
     return t.requires_grad_() if requires_grad else t
 
@@ -57,7 +67,9 @@ def _finish(t: Any, requires_grad: bool) -> Any:
 # -- from data ---------------------------------------------------------------
 
 
-def tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def tensor(
+    data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Any:
     """A new tensor with a copy of ``data``: a number, nested lists of numbers or of tensors,
     an ndarray, a tensor. Python floats become the default dtype, ints int64.
 
@@ -133,14 +145,16 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
         t = data if dtype is None else cast(data, dtypes.as_dtype(dtype))
         return t if device is None else to_device(t, resolve_device(device))
     place = resolve_device(device)
-    if isinstance(data, np.ndarray) and dtype is None and place.type == "cpu" and data.flags.writeable:
-        return from_numpy(data)
+    if isinstance(data, np.ndarray) and place.type == "cpu" and data.flags.writeable:
+        if dtype is None or dtypes.as_dtype(dtype).numpy == data.dtype:
+            return from_numpy(data)
     return tensor(data, dtype=dtype, device=place)
 
 
-def from_numpy(array: np.ndarray) -> Any:
-    """A CPU tensor that shares memory with ``array``. Raises TypeError for other types and
+def from_numpy(ndarray: np.ndarray) -> Any:
+    """A CPU tensor that shares memory with ``ndarray``. Raises TypeError for other types and
     unsupported dtypes, ValueError for negative strides."""
+    array = ndarray
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected an ndarray, got {type(array).__name__}")
     dtypes.from_numpy(array.dtype)
@@ -154,9 +168,15 @@ def from_numpy(array: np.ndarray) -> Any:
 # -- filled ---------------------------------------------------------------------
 
 
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def full(
+    size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
+) -> Any:
     """A tensor of shape ``size`` with every element ``fill_value``, whose type sets the dtype."""
-    shape = shape_of((size,) if isinstance(size, int) else tuple(size), "full")
+    if options:
+        check_options("full", options)
+    if isinstance(size, int):
+        raise TypeError(f"full: size must be a sequence of integers, got {size}; write full(({size},), ...)")
+    shape = shape_of(tuple(size), "full")
     if isinstance(fill_value, table.Tensor):
         fill_value = fill_value.item()
     d = table.number_dtype(fill_value) if dtype is None else dtypes.as_dtype(dtype)
@@ -167,8 +187,19 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 
 
 def _sized(name: str, value: float | None) -> Any:
-    def make(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
-        shape = shape_of(size, name)
+    def make(
+        *sizes: Any,
+        size: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        **options: Any,
+    ) -> Any:
+        if options:
+            check_options(name, options)
+        if not sizes and size is None:
+            raise TypeError(f"{name}: the size is missing; {name}(()) makes a 0-d tensor")
+        shape = shape_of(sizes if size is None else (size,), name)
         d = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
         backend = backend_for(device, d, name)
         array = backend.empty(shape, d.numpy)
@@ -191,9 +222,13 @@ empty = _sized("empty", None)
 
 
 def full_like(
-    input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
 ) -> Any:
     """:func:`full` of the shape of ``input``, and of its dtype and device unless given."""
+    if options:
+        check_options("full_like", options)
+    if isinstance(fill_value, table.Tensor):
+        fill_value = fill_value.item()
     d = input.dtype if dtype is None else dtypes.as_dtype(dtype)
     backend = input._backend if device is None else backend_of(resolve_device(device))
     require_dtype(backend, d, "full_like")
@@ -202,24 +237,40 @@ def full_like(
     return _finish(wrap(array, backend), requires_grad)
 
 
-def zeros_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def zeros_like(
+    input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
+) -> Any:
     """Zeros of the shape, dtype and device of ``input``."""
-    return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
+    return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad, **options)
 
 
-def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any) -> Any:
     """Ones of the shape, dtype and device of ``input``."""
-    return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
+    return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad, **options)
 
 
-def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def empty_like(
+    input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
+) -> Any:
     """Uninitialised, of the shape, dtype and device of ``input``."""
     return empty(
         input._array.shape,
         dtype=input.dtype if dtype is None else dtype,
         device=input.device if device is None else device,
         requires_grad=requires_grad,
+        **options,
     )
+
+
+def fill(input: Any, value: Any) -> Any:
+    """A tensor like ``input`` with every element ``value``, a number or a 0-d tensor (differentiable)."""
+    if not isinstance(value, table.Tensor):
+        return full_like(input, value)
+    if value._array.ndim:
+        raise RuntimeError(f"fill: value must be a number or a 0-d tensor, got {table.describe(value)}")
+    from gpugrad.ops.movement import expand
+
+    return clone(expand(cast(to_device(value, input.device), input.dtype), tuple(input._array.shape)))
 
 
 # -- ranges and matrices -----------------------------------------------------------
@@ -233,16 +284,21 @@ def arange(
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
+    **options: Any,
 ) -> Any:
     """``start``, ``start + step``, ... up to but without ``end``; ``arange(end)`` starts at 0.
     int64 if all arguments are integers, else the default dtype. Raises RuntimeError if ``step``
     is 0 or leads away from ``end``."""
+    if options:
+        check_options("arange", options)
     if end is None:
         start, end = 0, start
     if end is None:
         raise TypeError("arange: at least its end must be given, as in arange(5)")
     start = 0 if start is None else start
     start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
+    if not all(math.isfinite(v) for v in (start, end, step)):
+        raise RuntimeError(f"arange: start, end and step must be finite, got {start}, {end} and {step}")
     if step == 0:
         raise RuntimeError("arange: step must not be zero")
     if (end - start) * (1 if step > 0 else -1) < 0:
@@ -266,29 +322,17 @@ def arange(
     return _finish(wrap(backend.arange(n, start, step, d.numpy), backend), requires_grad)
 
 
-def linspace(
-    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **options: Any,
 ) -> Any:
-    """``steps`` evenly spaced values from ``start`` to ``end``, both included."""
-    if steps < 0:
-        raise RuntimeError(f"linspace: steps must not be negative, got {steps}")
-    start, end = float(start), float(end)
-    d = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
-    values = np.linspace(start, end, steps)
-    backend = backend_for(device, d, "linspace")
-    return _finish(wrap(backend.from_host(values.astype(d.numpy)), backend), requires_grad)
-
-
-def logspace(start: Any, end: Any, steps: int, base: float = 10.0, **options: Any) -> Any:
-    """``base`` to the powers of :func:`linspace`."""
-    d = dtypes.get_default_dtype() if options.get("dtype") is None else dtypes.as_dtype(options["dtype"])
-    values = np.power(float(base), np.linspace(float(start), float(end), steps))
-    return tensor(values.astype(d.numpy), **{k: v for k, v in options.items() if k != "dtype"})
-
-
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
     """``[n, m]`` with ones on the diagonal (m: n unless given)."""
-    t = zeros(n, n if m is None else m, dtype=dtype, device=device)
+    t = zeros(n, n if m is None else m, dtype=dtype, device=device, **options)
     size = t._array.itemsize
     diagonal = t._backend.as_strided(t._array, (min(t._array.shape),), ((t._array.shape[1] + 1) * size,), 0)
     t._backend.fill(diagonal, 1)
@@ -330,9 +374,16 @@ def triu(input: Any, diagonal: int = 0) -> Any:
 
 
 @primitive("clone", (lambda g: g,), reference=lambda a: a.copy(), samples=(S(((3, 4),)), S(((),)), S(((0, 2),))))
-def clone(backend: Any, a: Any) -> Any:
-    """A copy in memory of its own; differentiable."""
+def _clone(backend: Any, a: Any) -> Any:
     return backend.copy(a)
+
+
+def clone(input: Any, *, memory_format: Any = None) -> Any:
+    """A copy in memory of its own, in C order; differentiable."""
+    return _clone(input)
+
+
+_clone.op.function = clone  # type: ignore[attr-defined]
 
 
 @primitive(

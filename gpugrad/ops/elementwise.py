@@ -131,26 +131,26 @@ _pow = elementwise(
 )
 
 
-def pow(a: Any, b: Any) -> Any:
-    """``a ** b`` elementwise; at least one a tensor. Raises RuntimeError for an integer tensor
+def pow(input: Any, exponent: Any) -> Any:
+    """``input ** exponent`` elementwise; at least one a tensor. Raises RuntimeError for an integer tensor
     to a negative integer number."""
-    if isinstance(b, (int, float)) and isinstance(a, table.Tensor):
-        floating = a._array.dtype.kind not in "biu"
-        if b == 2 and (floating or isinstance(b, int)):
-            return square(a)
+    if isinstance(exponent, (int, float)) and isinstance(input, table.Tensor):
+        floating = input._array.dtype.kind not in "biu"
+        if exponent == 2 and (floating or isinstance(exponent, int)):
+            return square(input)
         if floating:
-            if b == 0.5:
-                return sqrt(a)
-            if b == -1:
-                return reciprocal(a)
-            if b == 1:
-                return mul(a, 1)
-        elif isinstance(b, int) and b < 0 and not isinstance(b, bool):
+            if exponent == 0.5:
+                return sqrt(input)
+            if exponent == -1:
+                return reciprocal(input)
+            if exponent == 1:
+                return mul(input, 1)
+        elif isinstance(exponent, int) and exponent < 0 and not isinstance(exponent, bool):
             raise RuntimeError(
-                f"pow: an integer base has no integer result for the negative exponent {b} ({table.describe(a)}); "
-                "convert with .float()"
+                f"pow: an integer base has no integer result for the negative exponent {exponent} "
+                f"({table.describe(input)}); convert with .float()"
             )
-    return _pow(a, b)
+    return _pow(input, exponent)
 
 
 pow.op = _pow.op  # type: ignore[attr-defined]

@@ -70,6 +70,9 @@ def geometry_in_base(x: Any, base: Any) -> dict[str, Any]:
 
 def _refresh_view(x: Any) -> None:
     base = x._base
+    if base._storage is not x._storage:  # the base moved to other memory, which x does not show
+        x._base, x._generation = None, 0
+        return
     edge = edge_of(base)
     x._generation = base._generation
     if edge is None:

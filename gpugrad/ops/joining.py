@@ -1,4 +1,4 @@
-"""Ops that join, split, repeat and rearrange: those of them that make a view do, the rest copy."""
+"""Ops that join, repeat and rearrange elements into new memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from gpugrad import layout
 from gpugrad.ops import table
-from gpugrad.ops.creation import cast, clone, is_contiguous, shape_of
-from gpugrad.ops.movement import expand, narrow, reshape, select, transpose, unsqueeze
+from gpugrad.ops.creation import cast, clone, shape_of
+from gpugrad.ops.movement import expand, narrow, reshape, transpose, unsqueeze
 from gpugrad.ops.table import Op, composite, describe, primitive, public, same_device, wrap
 from gpugrad.ops.table import Sample as S
 
@@ -94,48 +94,81 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     return cat([unsqueeze(x, d) for x in tensors], d)
 
 
+def _listed(op: str, tensors: Any) -> list[Any]:
+    """The tensors of a list or tuple. Raises TypeError, RuntimeError if there is none."""
+    if isinstance(tensors, table.Tensor):
+        raise TypeError(f"{op}: expected a list or tuple of tensors, got one tensor")
+    given = [table.as_tensor_arg(op, x) for x in tensors]
+    if not given:
+        raise RuntimeError(f"{op}: expected at least one tensor")
+    return given
+
+
+def _each(op: str, tensors: tuple[Any, ...], change: Any) -> Any:
+    """``change`` of a tensor; of each, as a tuple, if several or a list are given."""
+    if len(tensors) == 1 and isinstance(tensors[0], table.Tensor):
+        return change(tensors[0])
+    many = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    return tuple(change(table.as_tensor_arg(op, x)) for x in many)
+
+
+def _raise_to_1d(x: Any) -> Any:
+    return x if x._array.ndim else reshape(x, 1)
+
+
+def _raise_to_2d(x: Any) -> Any:
+    return x if x._array.ndim > 1 else reshape(x, (1, -1)) if x._array.size else reshape(x, (1, *x._array.shape))
+
+
+def _raise_to_3d(x: Any) -> Any:
+    return x if x._array.ndim > 2 else unsqueeze(_raise_to_2d(x), -1)
+
+
+def atleast_1d(*tensors: Any) -> Any:
+    """A view with at least one dimension; of several tensors (or a list of them) a tuple."""
+    return _each("atleast_1d", tensors, _raise_to_1d)
+
+
+def atleast_2d(*tensors: Any) -> Any:
+    """A view with at least two dimensions: a number or a line becomes a row. Several give a tuple."""
+    return _each("atleast_2d", tensors, _raise_to_2d)
+
+
+def atleast_3d(*tensors: Any) -> Any:
+    """A view with at least three dimensions: ``[n]`` becomes ``[1, n, 1]``, ``[n, m]`` ``[n, m, 1]``."""
+    return _each("atleast_3d", tensors, _raise_to_3d)
+
+
+_LINES = (S(((3,), (3,)), args_as_list=True), S(((), ()), args_as_list=True), S(((2, 3), (2, 3)), args_as_list=True))
+
+
+@composite(reference=np.hstack, samples=_LINES)
 def hstack(tensors: Sequence[Any]) -> Any:
     """Joined along the second dimension (the first, if they are 1-d)."""
-    rows = [reshape(x, 1) if x._array.ndim == 0 else x for x in tensors]
+    rows = [_raise_to_1d(x) for x in _listed("hstack", tensors)]
     return cat(rows, 0 if rows[0]._array.ndim == 1 else 1)
 
 
+@composite(reference=np.vstack, samples=_LINES)
 def vstack(tensors: Sequence[Any]) -> Any:
     """Joined along the first dimension, 1-d tensors as rows."""
-    return cat([reshape(x, (1, -1)) if x._array.ndim < 2 else x for x in tensors], 0)
+    return cat([_raise_to_2d(x) for x in _listed("vstack", tensors)], 0)
 
 
-def split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
-    """Views of consecutive parts along ``dim``: of one size (the last may be smaller), or of
-    the sizes listed."""
-    n = x._array.shape[layout.normalize_axis(dim, x._array.ndim, "split")]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
-        if size < 0 or (size == 0 and n):
-            raise RuntimeError(f"split: the size of a part must be positive, got {size}")
-        sections = [min(size, n - i) for i in range(0, n, size)] if n else [0]
-    else:
-        sections = [int(s) for s in split_size_or_sections]
-        if sum(sections) != n or any(s < 0 for s in sections):
-            raise RuntimeError(f"split: sections {sections} must add up to the size {n} of dimension {dim}")
-    parts, start = [], 0
-    for s in sections:
-        parts.append(narrow(x, dim, start, s))
-        start += s
-    return tuple(parts)
+row_stack = vstack
 
 
-def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
-    """At most ``chunks`` views of equal size along ``dim`` (the last may be smaller)."""
-    if chunks < 1:
-        raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
-    n = x._array.shape[layout.normalize_axis(dim, x._array.ndim, "chunk")]
-    return split(x, max(1, -(-n // chunks)), dim)
+@composite(reference=np.dstack, samples=_LINES)
+def dstack(tensors: Sequence[Any]) -> Any:
+    """Joined along the third dimension, which :func:`atleast_3d` gives those that lack it."""
+    return cat([_raise_to_3d(x) for x in _listed("dstack", tensors)], 2)
 
 
-def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
-    """Views of the elements along ``dim``, which they lack."""
-    return tuple(select(x, dim, i) for i in range(x._array.shape[layout.normalize_axis(dim, x._array.ndim, "unbind")]))
+@composite(reference=np.column_stack, samples=_LINES)
+def column_stack(tensors: Sequence[Any]) -> Any:
+    """Joined along the second dimension, 0-d and 1-d tensors as columns."""
+    columns = [reshape(x, (x._array.size, 1)) if x._array.ndim < 2 else x for x in _listed("column_stack", tensors)]
+    return cat(columns, 1)
 
 
 # -- copies with elements rearranged ----------------------------------------------------------
@@ -153,22 +186,55 @@ def _flip(backend: Any, a: Any, dims: tuple[int, ...]) -> Any:
 
 
 @public("flip")
-def flip(x: Any, *axes: Any, dims: Any = None) -> Any:
+def flip(input: Any, *axes: Any, dims: Any = None) -> Any:
     """A copy with the order along ``dims`` reversed."""
     dims = axes if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
     if len(dims) == 1 and not isinstance(dims[0], int):
         dims = tuple(dims[0])
-    return _flip(x, dims=layout.normalize_axes(dims, x._array.ndim, "flip") if dims else ())
+    return _flip(input, dims=layout.normalize_axes(dims, input._array.ndim, "flip") if dims else ())
 
 
-def fliplr(x: Any) -> Any:
+def fliplr(input: Any) -> Any:
     """Columns in reverse order."""
-    return flip(x, 1)
+    if input._array.ndim < 2:
+        raise RuntimeError(f"fliplr: expected at least 2 dimensions, got shape {tuple(input._array.shape)}")
+    return flip(input, 1)
 
 
-def flipud(x: Any) -> Any:
+def flipud(input: Any) -> Any:
     """Rows in reverse order."""
-    return flip(x, 0)
+    if not input._array.ndim:
+        raise RuntimeError("flipud: expected at least 1 dimension, got a 0-d tensor")
+    return flip(input, 0)
+
+
+@composite(
+    reference=lambda a, k=1, dims=(0, 1): np.rot90(a, k, dims),
+    samples=(
+        S(((3, 4),)),
+        S(((3, 4),), {"k": 2}),
+        S(((2, 3, 4),), {"k": -1, "dims": (1, 2)}),
+        S(((2, 0),), {"k": 3, "dims": (-1, 0)}),
+        S(((3, 2),), {"k": 4}),
+    ),
+)
+def rot90(input: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
+    """A copy turned ``k`` quarters from the first of two dimensions towards the second."""
+    ndim = input._array.ndim
+    if len(dims) != 2 or ndim < 2:
+        raise RuntimeError(
+            f"rot90: expected two dims of a tensor of at least 2, got {tuple(dims)} for {describe(input)}"
+        )
+    first, second = (layout.normalize_axis(d, ndim, "rot90") for d in dims)
+    if first == second:
+        raise RuntimeError(f"rot90: dims {tuple(dims)} must be two different ones")
+    turns = k % 4
+    if not turns:
+        return clone(input)
+    if turns == 2:
+        return flip(input, (first, second))
+    turned = transpose(input, first, second)
+    return flip(turned, first if turns == 1 else second)
 
 
 @composite(
@@ -179,21 +245,25 @@ def flipud(x: Any) -> Any:
         S(((0, 3),), {"shifts": 1, "dims": 0}),
     ),
 )
-def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
+def roll(input: Any, shifts: Any, dims: Any = None) -> Any:
     """Elements moved ``shifts`` places along ``dims``, those pushed out re-entering at the
     other end; without ``dims`` over the flattened tensor."""
-    if dims is None or dims == ():
-        return reshape(roll(reshape(x, -1), shifts if isinstance(shifts, int) else sum(shifts), 0), x._array.shape)
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-    dims = (dims,) if isinstance(dims, int) else tuple(dims)
-    if len(shifts) != len(dims):
-        raise RuntimeError(f"roll: {len(shifts)} shifts for {len(dims)} dimensions")
+    dims = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    if not shifts or (not dims and len(shifts) > 1) or (dims and len(shifts) != len(dims)):
+        raise RuntimeError(f"roll: shifts {shifts} and dims {dims} must be as many (or one shift without dims)")
+    shape = input._array.shape
+    if not dims:
+        return reshape(roll(reshape(input, -1), shifts, 0), shape)
+    rolled = input
     for s, d in zip(shifts, dims, strict=True):
-        n = x._array.shape[layout.normalize_axis(d, x._array.ndim, "roll")]
+        if not shape:
+            raise IndexError(f"roll: dimension {d} is out of range for a 0-d tensor; leave dims out")
+        n = shape[layout.normalize_axis(d, len(shape), "roll")]
         s = s % n if n else 0
         if s:
-            x = cat([narrow(x, d, n - s, s), narrow(x, d, 0, n - s)], d)
-    return clone(x) if not is_contiguous(x) else x
+            rolled = cat([narrow(rolled, d, n - s, s), narrow(rolled, d, 0, n - s)], d)
+    return clone(rolled) if rolled is input else rolled
 
 
 def _pad_reference(a: np.ndarray, pad: Sequence[int], value: float = 0.0) -> np.ndarray:
@@ -230,19 +300,19 @@ def _pad(backend: Any, a: Any, pad: tuple[int, ...], value: float) -> Any:
 
 
 @public("pad", torch="nn.functional.pad")
-def pad_constant(x: Any, pad: Sequence[int], value: float = 0.0) -> Any:
-    """``x`` with ``pad = (left, right, top, bottom, ...)`` elements of ``value`` around it, from the
+def pad_constant(input: Any, pad: Sequence[int], value: float = 0.0) -> Any:
+    """``input`` with ``pad = (left, right, top, bottom, ...)`` elements of ``value`` around it, from the
     last dimension on; negative widths cut off. Raises RuntimeError if nothing fits."""
     pad = tuple(int(p) for p in pad)
-    shape = x._array.shape
+    shape = input._array.shape
     if len(pad) % 2 or len(pad) > 2 * len(shape):
         raise RuntimeError(f"pad: {pad} must be pairs for at most the {len(shape)} dimensions of shape {tuple(shape)}")
     for i in range(len(pad) // 2):
-        if shape[-1 - i] + pad[2 * i] + pad[2 * i + 1] < 0:
+        if shape[-1 - i] + min(pad[2 * i], 0) + min(pad[2 * i + 1], 0) < 0:
             raise RuntimeError(
                 f"pad: {pad} leaves a negative size in dimension {len(shape) - 1 - i} of shape {tuple(shape)}"
             )
-    return _pad(x, pad=pad, value=value)
+    return _pad(input, pad=pad, value=value) if pad else clone(input)
 
 
 def _pad_index(n: int, before: int, after: int, mode: str) -> np.ndarray:
@@ -257,52 +327,55 @@ def _pad_index(n: int, before: int, after: int, mode: str) -> np.ndarray:
     return np.where(i >= n, period - i, i)
 
 
-def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """:func:`pad_constant`, or padding with the tensor's own elements: ``mode`` reflect,
     replicate or circular. Raises RuntimeError where they do not reach that far."""
     if mode == "constant":
-        return pad_constant(x, pad, 0.0 if value is None else value)
+        return pad_constant(input, pad, 0.0 if value is None else value)
     if mode not in ("reflect", "replicate", "circular"):
         raise NotImplementedError(f"pad: mode {mode!r} is unknown; there are constant, reflect, replicate and circular")
-    if value is not None:
-        raise ValueError(f"pad: value goes with mode constant, not {mode}")
+    if value:
+        raise RuntimeError(f"pad: value goes with mode constant, not {mode}")
     from gpugrad.ops.indexing import index_select
 
-    ndim = x._array.ndim
+    ndim = input._array.ndim
     if len(pad) % 2 or len(pad) > 2 * ndim:
         raise RuntimeError(f"pad: {tuple(pad)} must be pairs for at most the {ndim} dimensions")
+    out = input
     for k in range(len(pad) // 2):
         d = ndim - 1 - k
-        n, before, after = x._array.shape[d], pad[2 * k], pad[2 * k + 1]
-        limit = {"reflect": n - 1, "circular": n, "replicate": max(before, after)}[mode]
-        if max(before, after) > limit or n == 0 or n + before + after < 1:
+        n, before, after = out._array.shape[d], pad[2 * k], pad[2 * k + 1]
+        left = n + min(before, 0) + min(after, 0)  # circular: what is cut off does not come round again
+        limit = {"reflect": n - 1, "circular": left, "replicate": max(before, after, 0)}[mode]
+        if max(before, after, 0) > limit or n == 0 or n + before + after < (mode == "reflect"):
             raise RuntimeError(f"pad: {mode} padding ({before}, {after}) is too wide for dimension {d} of size {n}")
-        if before < 0 or after < 0:  # cut off first, then pad what is left
-            x = narrow(x, d, max(-before, 0), n + min(before, 0) + min(after, 0))
-            n, before, after = x._array.shape[d], max(before, 0), max(after, 0)
+        if mode == "circular" and left < n:
+            out = narrow(out, d, max(-before, 0), left)
+            n, before, after = left, max(before, 0), max(after, 0)
         if before or after:
             index = _pad_index(n, before, after, mode)
-            backend = x._backend
-            x = index_select(x, d, wrap(backend.from_host(index.astype(np.int64)), backend))
-    return x
+            backend = out._backend
+            out = index_select(out, d, wrap(backend.from_host(index.astype(np.int64)), backend))
+    return clone(out) if out._storage is input._storage or out is input else out
 
 
-def repeat(x: Any, *sizes: Any) -> Any:
-    """``x`` copied ``sizes`` times along each dimension; extra leading sizes add dimensions."""
-    counts = shape_of(sizes, "repeat")
-    shape = x._array.shape
+def repeat(input: Any, *sizes: Any, repeats: Any = None) -> Any:
+    """``input`` copied ``repeats`` times along each dimension; extra leading counts add dimensions."""
+    counts = shape_of(sizes if repeats is None else (repeats,), "repeat")
+    shape = input._array.shape
     if len(counts) < len(shape):
         raise RuntimeError(f"repeat: {len(counts)} repeats for a tensor of {len(shape)} dimensions")
     full = (1,) * (len(counts) - len(shape)) + tuple(shape)
-    pairs = [n for c, m in zip(counts, full, strict=True) for n in (1, m)]
+    pairs = [n for m in full for n in (1, m)]
     wide = [n for c, m in zip(counts, full, strict=True) for n in (c, m)]
-    return reshape(expand(reshape(x, pairs), wide), [c * m for c, m in zip(counts, full, strict=True)])
+    out = reshape(expand(reshape(input, pairs), wide), [c * m for c, m in zip(counts, full, strict=True)])
+    return clone(out) if out._storage is not None and out._storage is input._storage else out
 
 
-def tile(x: Any, *dims: Any) -> Any:
+def tile(input: Any, *sizes: Any, dims: Any = None) -> Any:
     """:func:`repeat`, with missing leading counts taken as 1."""
-    counts = shape_of(dims, "tile")
-    return repeat(x, *((1,) * (x._array.ndim - len(counts)) + counts))
+    counts = shape_of(sizes if dims is None else (dims,), "tile")
+    return repeat(input, *((1,) * (input._array.ndim - len(counts)) + counts))
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
@@ -312,6 +385,11 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
         tensors = tuple(tensors[0])
     if indexing not in ("ij", "xy"):
         raise RuntimeError(f"meshgrid: indexing must be 'ij' or 'xy', not {indexing!r}")
+    if not tensors:
+        raise RuntimeError("meshgrid: expected at least one tensor")
+    if any(x._array.ndim > 1 or x.dtype is not tensors[0].dtype for x in tensors):
+        raise RuntimeError(f"meshgrid: expected 0-d or 1-d tensors of one dtype, got {describe(*tensors)}")
+    same_device("meshgrid", tensors)
     sizes = [x._array.size for x in tensors]
     grids = []
     for i, x in enumerate(tensors):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes
-from gpugrad.autograd.graph import edge_of
+from gpugrad.autograd.graph import Storage, edge_of
 from gpugrad.autograd.modes import mode
 from gpugrad.backends.base import Elementwise
 from gpugrad.errors import DeviceError, DTypeError
@@ -60,6 +60,7 @@ RULES: dict[str, Callable[[dtypes.DType], tuple[dtypes.DType, dtypes.DType]]] = 
     "integer": _refuse("f", "floating-point"),
     "shift": _refuse("fb", "floating-point and bool"),
     "number": _refuse("b", "bool"),
+    "exponent": lambda d: (d, dtypes.int32),
     "count": lambda d: (d, d) if d.category else (dtypes.int64, dtypes.int64),
 }
 
@@ -188,11 +189,16 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     """``x = op(x, ...)`` written into the memory of ``x``."""
     name = op.name + "_"
 
-    def call(x: Any, *others: Any) -> Any:
+    def call(x: Any, *others: Any, **named: Any) -> Any:
+        for operand in named:
+            if operand not in ("other", "exponent"):
+                raise TypeError(f"{name}: there is no argument {operand}")
+            others += (named[operand],)
         inputs, backend = settle(op.name, (x, *others))
         if backend is not x._backend:
             raise DeviceError(f"{name}: the operands are on different devices: {describe(x, *others)}")
         edge = inplace.check_inplace(name, x)
+        _check_fits(name, x, inputs)
         try:
             promoted = result_type(*(inputs[1:] if kernel.masked else inputs))
             compute, result = rule[promoted.numpy]
@@ -201,8 +207,8 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
             arrays = [t._array if isinstance(t, table.Tensor) else t for t in inputs]
             node = None
             if edges is not None and op.vjps:
-                # Inputs are saved before the write: if x is among them backward reports it.
                 node = make_node(op, x, inputs, edges, _NO_PARAMS)
+                _save_what_was(node, x, inputs)
             backend.map(kernel, arrays, compute, x._array.dtype, x._array)
         except (TypeError, ValueError) as error:
             raise explain(name, error, x, *others) from None
@@ -216,6 +222,27 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
 
     call.__name__ = name
     return call
+
+
+def _check_fits(name: str, x: Any, inputs: tuple[Any, ...]) -> None:
+    ndim = x._array.ndim
+    for t in inputs:
+        if isinstance(t, table.Tensor) and t._array.ndim > ndim:
+            raise RuntimeError(
+                f"{name}: the result would have {t._array.ndim} dimensions, the tensor it is written to has "
+                f"{ndim}; operands: {describe(*inputs)}"
+            )
+
+
+def _save_what_was(node: Any, x: Any, inputs: tuple[Any, ...]) -> None:
+    """What the derivative needs of ``x`` itself, which is about to be overwritten, is saved as a copy."""
+    own = [position for _, position, *_ in node.saved if position >= 0 and inputs[position] is x]
+    if own:
+        array = x._backend.copy(x._array)
+        node.saved = tuple(
+            (name, position, array, Storage(array.nbytes), 0) if position in own else (name, position, *rest)
+            for name, position, *rest in node.saved
+        )
 
 
 def _resave_result(node: Any, x: Any) -> None:

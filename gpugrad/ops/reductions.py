@@ -1,4 +1,4 @@
-"""Reductions over dimensions, scans, and the statistics composed of them."""
+"""Reductions over dimensions: sums, products, extremes, truth. Statistics are in ``statistics.py``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes, layout
+from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.creation import cast, full_like, require_dtype
@@ -34,12 +35,12 @@ def _spread(g: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> 
     return expand(g, shape)
 
 
-def _restore(x: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> Any:
+def restore_dims(x: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> Any:
     """A reduced result as if keepdim had been asked."""
     return x if keepdim else reshape(x, layout.reduced_shape(shape, dim, True))
 
 
-def _finish(backend: Any, value: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> Any:
+def keep_dims(backend: Any, value: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> Any:
     return backend._view(value, layout.reduced_shape(shape, dim, True)) if keepdim else value
 
 
@@ -53,10 +54,21 @@ def _finish(backend: Any, value: Any, shape: Sequence[int], dim: Sequence[int], 
     reference=lambda a, dim=None, keepdim=False: np.sum(a, axis=dim, keepdims=keepdim),
 )
 def _sum(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool, dtype: np.dtype) -> Any:
-    return _finish(backend, backend.reduce("sum", a, dim, dtype), a.shape, dim, keepdim)
+    return keep_dims(backend, backend.reduce("sum", a, dim, dtype), a.shape, dim, keepdim)
 
 
-def _total_dtype(x: Any, dtype: Any) -> np.dtype:
+def wide_dtype(dtype: np.dtype) -> np.dtype:
+    """In which dtype to add up elements of ``dtype``: half types in float32."""
+    return np.dtype(np.float32) if dtype in dtypes.HALVES else dtype
+
+
+def require_floating(x: Any, op: str) -> None:
+    """Raises RuntimeError unless ``x`` is a floating-point tensor."""
+    if not table.as_tensor_arg(op, x).dtype.is_floating_point:
+        raise RuntimeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
+
+
+def total_dtype(x: Any, dtype: Any) -> np.dtype:
     """Integers and bools add up in int64 unless told otherwise."""
     if dtype is not None:
         d = dtypes.as_dtype(dtype)
@@ -66,11 +78,11 @@ def _total_dtype(x: Any, dtype: Any) -> np.dtype:
 
 
 @public("sum")
-def sum(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def sum(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Sum of all elements, or over the dimension(s) ``dim``. Integers and bools give int64;
     half types accumulate in float32; the order of additions is fixed by the shape alone."""
-    axes = layout.normalize_axes(dim, x._array.ndim, "sum")
-    return _sum(x, dim=axes, keepdim=keepdim, dtype=_total_dtype(x, dtype))
+    axes = layout.normalize_axes(dim, input._array.ndim, "sum")
+    return _sum(input, dim=axes, keepdim=keepdim, dtype=total_dtype(input, dtype))
 
 
 def sum_to(g: Any, shape: Sequence[int]) -> Any:
@@ -89,9 +101,10 @@ def _prod_vjp(g: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     """For each element the product of the others: forward times backward partial products,
     so zeros need no special case."""
     shape = a._array.shape
-    order = [i for i in range(len(shape)) if i not in dim] + list(dim)
     from gpugrad.ops.movement import permute
+    from gpugrad.ops.scans import cumprod
 
+    order = [i for i in range(len(shape)) if i not in dim] + list(dim)
     moved = permute(a, order)
     kept = tuple(n for i, n in enumerate(shape) if i not in dim)
     rows = reshape(moved, (*kept, -1)) if a._array.size else moved
@@ -118,23 +131,23 @@ def _prod_vjp(g: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     ),
 )
 def _prod(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool, dtype: np.dtype) -> Any:
-    return _finish(backend, backend.reduce("prod", a, dim, dtype), a.shape, dim, keepdim)
+    return keep_dims(backend, backend.reduce("prod", a, dim, dtype), a.shape, dim, keepdim)
 
 
 @public("prod")
-def prod(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def prod(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Product of all elements, or over ``dim``. Integers and bools give int64."""
-    axes = layout.normalize_axes(dim, x._array.ndim, "prod")
-    return _prod(x, dim=axes, keepdim=keepdim, dtype=_total_dtype(x, dtype))
+    axes = layout.normalize_axes(dim, input._array.ndim, "prod")
+    return _prod(input, dim=axes, keepdim=keepdim, dtype=total_dtype(input, dtype))
 
 
 # -- extremes ------------------------------------------------------------------
 
 
-def _extreme_vjp(g: Any, a: Any, y: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+def extreme_vjp(g: Any, a: Any, y: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     """The gradient shared evenly among the elements equal to the extreme."""
     shape = a._array.shape
-    hit = cast(e.eq(a, _restore(y, shape, dim, keepdim)), g.dtype)
+    hit = cast(e.eq(a, restore_dims(y, shape, dim, keepdim)), g.dtype)
     share = e.div(hit, sum(hit, dim, keepdim=True) if dim else hit)
     return e.mul(_spread(g, shape, dim, keepdim), share)
 
@@ -144,25 +157,25 @@ _EXTREME = (S(((3, 4),)), S(((3, 4),), {"dim": (1,)}), S(((2, 3, 4),), {"dim": (
 
 @primitive(
     "amax",
-    (_extreme_vjp,),
+    (extreme_vjp,),
     samples=_EXTREME,
     reference=lambda a, dim=None, keepdim=False: np.max(a, axis=dim, keepdims=keepdim),
 )
 def _amax(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    return _finish(backend, backend.reduce("max", a, dim, a.dtype), a.shape, dim, keepdim)
+    return keep_dims(backend, backend.reduce("max", a, dim, a.dtype), a.shape, dim, keepdim)
 
 
 @primitive(
     "amin",
-    (_extreme_vjp,),
+    (extreme_vjp,),
     samples=_EXTREME,
     reference=lambda a, dim=None, keepdim=False: np.min(a, axis=dim, keepdims=keepdim),
 )
 def _amin(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    return _finish(backend, backend.reduce("min", a, dim, a.dtype), a.shape, dim, keepdim)
+    return keep_dims(backend, backend.reduce("min", a, dim, a.dtype), a.shape, dim, keepdim)
 
 
-def _need_elements(x: Any, axes: Sequence[int], op: str, whole: bool = False) -> None:
+def need_elements(x: Any, axes: Sequence[int], op: str, whole: bool = False) -> None:
     if 0 in [x._array.shape[i] for i in axes]:
         kind = RuntimeError if whole else IndexError
         raise kind(
@@ -172,26 +185,27 @@ def _need_elements(x: Any, axes: Sequence[int], op: str, whole: bool = False) ->
 
 
 @public("amax")
-def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+def amax(input: Any, dim: Any = (), keepdim: bool = False) -> Any:
     """The largest elements over ``dim`` (all, if not given); NaN passes on. Equal ones share the
     gradient. Raises RuntimeError for no elements."""
-    axes = layout.normalize_axes(dim, x._array.ndim, "amax")
-    _need_elements(x, axes, "amax", dim in ((), None))
-    return _amax(x, dim=axes, keepdim=keepdim)
+    axes = layout.normalize_axes(dim, input._array.ndim, "amax")
+    need_elements(input, axes, "amax", dim in ((), None))
+    return _amax(input, dim=axes, keepdim=keepdim)
 
 
 @public("amin")
-def amin(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+def amin(input: Any, dim: Any = (), keepdim: bool = False) -> Any:
     """The smallest elements over ``dim`` (all, if not given); as :func:`amax`."""
-    axes = layout.normalize_axes(dim, x._array.ndim, "amin")
-    _need_elements(x, axes, "amin", dim in ((), None))
-    return _amin(x, dim=axes, keepdim=keepdim)
+    axes = layout.normalize_axes(dim, input._array.ndim, "amin")
+    need_elements(input, axes, "amin", dim in ((), None))
+    return _amin(input, dim=axes, keepdim=keepdim)
 
 
-def aminmax(x: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
-    """(min, max) of all elements or along ``dim``."""
-    axes = () if dim is None else (dim,)
-    return table.pair("aminmax", "min max", (amin(x, axes, keepdim), amax(x, axes, keepdim)))
+def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    """(min, max) of all elements or along ``dim``. Raises RuntimeError for no elements, IndexError for
+    none along ``dim``."""
+    axes: Any = () if dim is None else dim
+    return table.pair("aminmax", "min max", (amin(input, axes, keepdim), amax(input, axes, keepdim)))
 
 
 @primitive(
@@ -215,31 +229,31 @@ def _argmin(backend: Any, a: Any, dim: int) -> Any:
 def _arg(call: Any, name: str, x: Any, dim: int | None, keepdim: bool) -> Any:
     ndim = x._array.ndim
     if x._array.dtype == bool:
-        raise TypeError(f"{name}: not defined for bool tensors; convert with .to(gpugrad.uint8)")
+        raise DTypeError(f"{name}: not defined for bool tensors; convert with .to(gpugrad.uint8)")
     if dim is None:
         flat = reshape(x, -1)
-        _need_elements(flat, (0,), name)
+        need_elements(flat, (0,), name)
         index = call(flat, dim=0)
         return reshape(index, (1,) * ndim) if keepdim else index
     d = layout.normalize_axis(dim, ndim, name)
     if not ndim:
         return full_like(x, 0, dtype=dtypes.int64)
-    _need_elements(x, (d,), name)
+    need_elements(x, (d,), name)
     index = call(x, dim=d)
     return unsqueeze(index, d) if keepdim else index
 
 
 @public("argmax")
-def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def argmax(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """int64 position of the largest element along ``dim`` (without: in the flattened tensor); the
     first of equals, the first NaN if there is one."""
-    return _arg(_argmax, "argmax", x, dim, keepdim)
+    return _arg(_argmax, "argmax", input, dim, keepdim)
 
 
 @public("argmin")
-def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """int64 position of the smallest element; as :func:`argmax`."""
-    return _arg(_argmin, "argmin", x, dim, keepdim)
+    return _arg(_argmin, "argmin", input, dim, keepdim)
 
 
 def _extreme_along(x: Any, dim: int, keepdim: bool, arg: Any, name: str) -> Any:
@@ -247,7 +261,7 @@ def _extreme_along(x: Any, dim: int, keepdim: bool, arg: Any, name: str) -> Any:
 
     d = layout.normalize_axis(dim, x._array.ndim, name)
     if not x._array.ndim:
-        return table.pair(name, "values indices", (e.mul(x, 1), full_like(x, 0, dtype=dtypes.int64)))
+        return table.pair(name, "values indices", (x.clone(), full_like(x, 0, dtype=dtypes.int64)))
     if x._array.dtype == bool:
         values, index = _extreme_along(cast(x, dtypes.uint8), dim, keepdim, arg, name)
         return table.pair(name, "values indices", (cast(values, dtypes.bool_), index))
@@ -259,19 +273,31 @@ def _extreme_along(x: Any, dim: int, keepdim: bool, arg: Any, name: str) -> Any:
     return table.pair(name, "values indices", (values, index))
 
 
-def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element; with ``dim`` a pair (values, indices) along it; with a tensor as second
-    argument :func:`maximum`."""
+def _overloads(name: str, input: Any, dim: Any, keepdim: bool, other: Any, ops: tuple[Any, Any, Any]) -> Any:
+    whole, position, two = ops
     if isinstance(dim, table.Tensor):
-        return e.maximum(x, dim)
-    return amax(x) if dim is None else _extreme_along(x, dim, keepdim, argmax, "max")
+        dim, other = None, dim
+    if other is not None:
+        if dim is not None or keepdim:
+            raise TypeError(f"{name}: give a second tensor, or dim and keepdim, not both")
+        return two(input, table.as_tensor_arg(name, other))
+    if dim is None:
+        if keepdim:
+            raise TypeError(f"{name}: keepdim is for a dim; use a{name}(input, keepdim=True) to reduce them all")
+        return whole(input)
+    return _extreme_along(input, dim, keepdim, position, name)
 
 
-def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The largest element, of which equal ones share the gradient; with ``dim`` a pair (values, indices)
+    along it; with a tensor as second argument, or as ``other``, :func:`maximum`. Raises RuntimeError
+    for no elements, IndexError for none along ``dim``."""
+    return _overloads("max", input, dim, keepdim, other, (amax, argmax, e.maximum))
+
+
+def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The smallest element; as :func:`max`."""
-    if isinstance(dim, table.Tensor):
-        return e.minimum(x, dim)
-    return amin(x) if dim is None else _extreme_along(x, dim, keepdim, argmin, "min")
+    return _overloads("min", input, dim, keepdim, other, (amin, argmin, e.minimum))
 
 
 # -- truth -------------------------------------------------------------------------
@@ -279,24 +305,35 @@ def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 @primitive("any", samples=_DIMS, reference=lambda a, dim=None, keepdim=False: np.any(a, axis=dim, keepdims=keepdim))
 def _any(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    return _finish(backend, backend.reduce("any", a, dim, np.dtype(bool)), a.shape, dim, keepdim)
+    return keep_dims(backend, backend.reduce("any", a, dim, np.dtype(bool)), a.shape, dim, keepdim)
 
 
 @primitive("all", samples=_DIMS, reference=lambda a, dim=None, keepdim=False: np.all(a, axis=dim, keepdims=keepdim))
 def _all(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    return _finish(backend, backend.reduce("all", a, dim, np.dtype(bool)), a.shape, dim, keepdim)
+    return keep_dims(backend, backend.reduce("all", a, dim, np.dtype(bool)), a.shape, dim, keepdim)
+
+
+def _truth(op: str, call: Any, input: Any, dim: Any, keepdim: bool) -> Any:
+    table.as_tensor_arg(op, input)
+    if isinstance(dim, (tuple, list)) and not dim:
+        value = e.ne(input, 0)
+    else:
+        value = call(input, dim=layout.normalize_axes(dim, input._array.ndim, op), keepdim=keepdim)
+    return cast(value, dtypes.uint8) if input.dtype is dtypes.uint8 else value
 
 
 @public("any")
-def any(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """Whether any element is non-zero, over ``dim`` or all; bool."""
-    return _any(x, dim=layout.normalize_axes(dim, x._array.ndim, "any"), keepdim=keepdim)
+def any(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """Whether any element is non-zero, over ``dim`` or all; bool, but uint8 for uint8. An empty tuple
+    reduces nothing."""
+    return _truth("any", _any, input, dim, keepdim)
 
 
 @public("all")
-def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """Whether all elements are non-zero, over ``dim`` or all; bool."""
-    return _all(x, dim=layout.normalize_axes(dim, x._array.ndim, "all"), keepdim=keepdim)
+def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """Whether all elements are non-zero, over ``dim`` or all; bool, but uint8 for uint8. An empty tuple
+    reduces nothing."""
+    return _truth("all", _all, input, dim, keepdim)
 
 
 @composite(
@@ -304,153 +341,23 @@ def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     samples=(S(([[0, 1], [2, 0]],)), S(([[0, 1], [2, 0]],), {"dim": 1})),
     differentiable=False,
 )
-def count_nonzero(x: Any, dim: Any = None) -> Any:
+def count_nonzero(input: Any, dim: Any = None) -> Any:
     """How many elements are not zero; int64."""
-    return sum(e.ne(x, 0), dim)
-
-
-# -- scans -------------------------------------------------------------------------
-
-
-@primitive(
-    "cumsum",
-    (lambda g, dim: flip(cumsum(flip(g, dim), dim), dim),),
-    samples=_DIM + (S(((0, 3),), {"dim": 0}),),
-    reference=lambda a, dim, keepdim=False: np.cumsum(a, axis=dim),
-)
-def _cumsum(backend: Any, a: Any, dim: int, dtype: np.dtype) -> Any:
-    return backend.scan("sum", a, dim, dtype)
-
-
-_SCANS = (S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": 0}), S(((0, 3),), {"dim": 0}), S(((5,),), {"dim": -1}))
-
-
-@public("cumsum", samples=_SCANS)
-def cumsum(x: Any, dim: int, *, dtype: Any = None) -> Any:
-    """Running sums along ``dim``. Integers and bools give int64."""
-    d = layout.normalize_axis(dim, x._array.ndim, "cumsum")
-    if not x._array.ndim:
-        return cast(e.add(x, 0), dtypes.from_numpy(_total_dtype(x, dtype)))
-    return _cumsum(x, dim=d, dtype=_total_dtype(x, dtype))
-
-
-def _cumprod_vjp(g: Any, a: Any, dim: int) -> Any:
-    """Sum over the results j that follow element i of g_j times the product of the other
-    factors. As a reverse linear recurrence where no factor is zero it would be a quotient;
-    to be exact with zeros too it is computed from the lower triangle of partial products."""
-    from gpugrad.ops.creation import triu
-    from gpugrad.ops.movement import transpose
-
-    rows = transpose(a, dim, -1)
-    gs = transpose(g, dim, -1)
-    n = rows._array.shape[-1]
-    # others[i, j] = product of a_k for k <= j, k != i, defined for j >= i
-    grid = expand(unsqueeze(rows, -2), (*rows._array.shape[:-1], n, n))
-    from gpugrad.ops.creation import eye
-
-    unit = eye(n, dtype=dtypes.bool_, device=a.device)
-    others = cumprod(e.where(unit, full_like(grid, 1), grid), -1)
-    return transpose(sum(triu(e.mul(others, unsqueeze(gs, -2))), -1), dim, -1)
-
-
-@primitive(
-    "cumprod",
-    (_cumprod_vjp,),
-    samples=_SCANS + (S(([0.0, 2.0, 0.0, 3.0],), {"dim": 0}),),
-    reference=lambda a, dim: np.cumprod(a, axis=dim),
-)
-def _cumprod(backend: Any, a: Any, dim: int, dtype: np.dtype) -> Any:
-    return backend.scan("prod", a, dim, dtype)
-
-
-@public("cumprod")
-def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
-    """Running products along ``dim``. Integers and bools give int64."""
-    d = layout.normalize_axis(dim, x._array.ndim, "cumprod")
-    if not x._array.ndim:
-        return cast(e.mul(x, 1), dtypes.from_numpy(_total_dtype(x, dtype)))
-    return _cumprod(x, dim=d, dtype=_total_dtype(x, dtype))
-
-
-# -- statistics -----------------------------------------------------------------------
-
-
-def _count(x: Any, axes: Sequence[int]) -> int:
-    return math.prod(x._array.shape[i] for i in axes)
-
-
-def _floating(x: Any, op: str) -> None:
-    if not x.dtype.is_floating_point:
-        raise RuntimeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
+    return sum(e.ne(input, 0), dim)
 
 
 @composite(
-    reference=lambda a, dim=None, keepdim=False: np.mean(a, axis=dim, keepdims=keepdim), samples=_DIMS[:4], dtypes="f"
+    reference=lambda a, dim=None, keepdim=False: np.nansum(a, axis=dim, keepdims=keepdim),
+    samples=(*_DIMS, S(([[1.0, math.nan], [math.nan, math.nan]],), {"dim": 1})),
 )
-def mean(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """Arithmetic mean over ``dim`` or all elements. Raises RuntimeError for integers."""
-    if dtype is not None:
-        x = cast(x, dtypes.as_dtype(dtype))
-    _floating(x, "mean")
-    axes = layout.normalize_axes(dim, x._array.ndim, "mean")
-    n = _count(x, axes)
-    return e.mul(sum(x, axes, keepdim) if axes else x, 1.0 / n if n else math.nan)
+def nansum(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """:func:`sum` with NaN taken as 0."""
+    kind = table.as_tensor_arg("nansum", input).dtype
+    clean = e.where(e.isnan(input), 0.0, input) if kind.is_floating_point else input
+    return sum(clean, dim, keepdim, dtype=dtype)
 
 
-def _correction(unbiased: Any, correction: Any) -> float:
-    if correction is not None:
-        return float(correction)
-    return 1.0 if unbiased is None or unbiased else 0.0
-
-
-_VAR = (
-    S(((3, 4),)),
-    S(((3, 4),), {"dim": 1}),
-    S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True}),
-    S(((3, 4),), {"dim": 1, "correction": 0}),
-)
-
-
-@composite(
-    reference=lambda a, dim=None, correction=1, keepdim=False: np.var(a, axis=dim, ddof=correction, keepdims=keepdim),
-    samples=_VAR,
-    dtypes="f",
-)
-def var(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
-    """Variance over ``dim`` or all elements: squared deviations from the mean, summed and divided
-    by n - ``correction`` (1 unless given; ``unbiased=False`` means 0)."""
-    if isinstance(dim, bool):  # var(x, unbiased)
-        dim, unbiased = None, dim
-    _floating(x, "var")
-    axes = layout.normalize_axes(dim, x._array.ndim, "var")
-    centered = e.sub(x, mean(x, axes, keepdim=True) if axes else x)
-    n = _count(x, axes) - _correction(unbiased, correction)
-    total = sum(e.square(centered), axes, keepdim) if axes else e.square(centered)
-    return e.div(total, n if n > 0 else 0.0)
-
-
-@composite(
-    reference=lambda a, dim=None, correction=1, keepdim=False: np.std(a, axis=dim, ddof=correction, keepdims=keepdim),
-    samples=_VAR,
-    dtypes="f",
-)
-def std(x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
-    """Square root of :func:`var`."""
-    return e.sqrt(var(x, dim, unbiased, keepdim, correction=correction))
-
-
-def var_mean(
-    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
-) -> Any:
-    """(variance, mean)."""
-    return var(x, dim, unbiased, keepdim, correction=correction), mean(x, dim, keepdim)
-
-
-def std_mean(
-    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
-) -> Any:
-    """(standard deviation, mean)."""
-    return std(x, dim, unbiased, keepdim, correction=correction), mean(x, dim, keepdim)
+# -- log-sum-exp ------------------------------------------------------------------
 
 
 def _logsumexp_reference(a: Any, dim: Any, keepdim: bool = False) -> Any:
@@ -463,75 +370,17 @@ def _logsumexp_reference(a: Any, dim: Any, keepdim: bool = False) -> Any:
     samples=(S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": (0, 2), "keepdim": True})),
     dtypes="f",
 )
-def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
-    """log(sum(exp(x))) over ``dim``, without overflow."""
-    axes = layout.normalize_axes(dim, x._array.ndim, "logsumexp")
+def logsumexp(input: Any, dim: Any, keepdim: bool = False) -> Any:
+    """log(sum(exp(input))) over ``dim``, without overflow; half types are added up in float32.
+    Integers give the default float."""
+    axes = layout.normalize_axes(dim, input._array.ndim, "logsumexp")
+    kind = input.dtype if input.dtype.is_floating_point else dtypes.get_default_dtype()
+    x = cast(input, dtypes.from_numpy(wide_dtype(kind.numpy)))
     if not axes:
-        return e.mul(x, 1)
-    if _count(x, axes) == 0:
-        return e.log(sum(e.exp(x), axes, keepdim))
+        return cast(input, kind, copy=True)
+    if 0 in [x._array.shape[i] for i in axes]:
+        return cast(e.log(sum(e.exp(x), axes, keepdim)), kind)
     top = amax(x.detach(), axes, keepdim=True)
     top = e.where(e.isfinite(top), top, 0.0)  # all -inf: log(0) below; any inf: exp(inf) below
     total = e.add(e.log(sum(e.exp(e.sub(x, top)), axes, True)), top)
-    return total if keepdim else reshape(total, layout.reduced_shape(x._array.shape, axes, False))
-
-
-def _norm_reference(a: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
-    axes = tuple(range(a.ndim)) if dim is None else dim
-    size = np.abs(a)
-    if p == math.inf:
-        return np.max(size, axis=axes, keepdims=keepdim)
-    if p == 0:
-        return np.sum(size != 0, axis=axes, keepdims=keepdim).astype(a.dtype)
-    return np.sum(size**p, axis=axes, keepdims=keepdim) ** (1 / p)
-
-
-_NORMS = (
-    S(((3, 4),)),
-    S(((3, 4),), {"p": 1, "dim": 1}),
-    S(((3, 4),), {"p": 3, "dim": 0, "keepdim": True}),
-    S(((3, 4),), {"p": math.inf, "dim": 1}),
-)
-
-
-@composite(reference=_norm_reference, samples=_NORMS, dtypes="f", domain=(0.2, 2.0))
-def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """The vector ``p``-norm over ``dim`` or all elements: (sum |x|**p)**(1/p); p = inf, -inf, 0 and
-    "fro" (2) as usual. The gradient of the 2-norm at 0 is 0."""
-    if dtype is not None:
-        x = cast(x, dtypes.as_dtype(dtype))
-    _floating(x, "norm")
-    axes = layout.normalize_axes(dim, x._array.ndim, "norm")
-    if p in ("fro", None):
-        p = 2
-    if isinstance(p, str):
-        raise NotImplementedError(f"norm: p={p!r} is not supported; use a number, inf or 'fro'")
-    if p == 2:
-        return _norm2(x, dim=axes, keepdim=keepdim)
-    size = e.abs(x)
-    if p == math.inf:
-        return amax(size, axes, keepdim)
-    if p == -math.inf:
-        return amin(size, axes, keepdim)
-    if p == 0:
-        return sum(cast(e.ne(x, 0), x.dtype), axes, keepdim)
-    if p == 1:
-        return sum(size, axes, keepdim)
-    return e.pow(sum(e.pow(size, p), axes, keepdim), 1.0 / p)
-
-
-def _norm2_vjp(g: Any, a: Any, y: Any, dim: Any, keepdim: bool) -> Any:
-    shape = a._array.shape
-    y, g = _restore(y, shape, dim, keepdim), _restore(g, shape, dim, keepdim)
-    return e.mul(a, e.where(e.eq(y, 0), 0.0, e.div(g, y)))
-
-
-@primitive("norm2", (_norm2_vjp,), torch="linalg.vector_norm", dtypes="f")
-def _norm2(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
-    squares = backend.map(e.mul.kernel, (a, a), a.dtype, _wide(a.dtype))
-    total = backend.reduce("sum", squares, dim, squares.dtype)
-    return _finish(backend, backend.map(e.sqrt.kernel, (total,), total.dtype, a.dtype), a.shape, dim, keepdim)
-
-
-def _wide(dtype: np.dtype) -> np.dtype:
-    return np.dtype(np.float32) if dtype in dtypes.HALVES else dtype
+    return cast(total if keepdim else reshape(total, layout.reduced_shape(x._array.shape, axes, False)), kind)

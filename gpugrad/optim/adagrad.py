@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpugrad.ops import creation
-from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr, loaded_step
+from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr
 from gpugrad.tensor import Tensor
 
 
@@ -32,6 +32,8 @@ def adagrad_step(
 
 class Adagrad(Optimizer):
     """Adagrad; see :func:`adagrad_step` for the formula. Raises ValueError for options out of range."""
+
+    _numbers = ("step",)
 
     def __init__(
         self,
@@ -75,6 +77,3 @@ class Adagrad(Optimizer):
             params, grads, [s["sum"] for s in states], [s["step"] for s in states], lr=group["lr"],
             lr_decay=group["lr_decay"], weight_decay=group["weight_decay"], eps=group["eps"],
             maximize=group["maximize"])  # fmt: skip
-
-    def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
-        return loaded_step(value, p, False) if key == "step" else super()._loaded(key, value, p)

@@ -14,8 +14,7 @@ from gpugrad.optim.optimizer import (
     check_betas,
     check_flags,
     check_lr,
-    loaded_step,
-    new_step,
+    new_number,
 )
 from gpugrad.tensor import Tensor
 
@@ -77,6 +76,8 @@ class Adam(Optimizer):
     ``foreach`` and ``fused`` are accepted and change nothing; ``capturable`` keeps the step count on
     the device. Raises ValueError for options out of range."""
 
+    _numbers = ("step",)
+
     def __init__(
         self,
         params: Any,
@@ -94,6 +95,8 @@ class Adam(Optimizer):
         decoupled_weight_decay: bool = False,
     ) -> None:
         check_flags(foreach, fused, differentiable)
+        if foreach and not capturable and any(isinstance(x, Tensor) for x in (lr, *betas)):
+            raise ValueError("Adam: with foreach=True and capturable=False, lr and betas must be numbers, not tensors")
         super().__init__(params, {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
             "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
@@ -111,7 +114,7 @@ class Adam(Optimizer):
 
         def new_state(p: Tensor) -> dict[str, Any]:
             state = {
-                "step": new_step(p, group["capturable"]),
+                "step": new_number(p, group["capturable"]),
                 "exp_avg": creation.zeros_like(p.detach()),
                 "exp_avg_sq": creation.zeros_like(p.detach()),
             }
@@ -122,17 +125,12 @@ class Adam(Optimizer):
         params, grads, states = self._active(group, new_state)
         for state in states:
             state["step"] += 1
-        beta1, beta2 = group["betas"]
+        beta1, beta2 = group["betas"] if group["differentiable"] else map(float, group["betas"])
         adam_step(
             params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states],
             [s["max_exp_avg_sq"] for s in states] if amsgrad else [], [s["step"] for s in states],
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
             decoupled=group["decoupled_weight_decay"], amsgrad=amsgrad, maximize=group["maximize"])  # fmt: skip
-
-    def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
-        if key == "step":
-            return loaded_step(value, p, self.defaults["capturable"])
-        return super()._loaded(key, value, p)
 
 
 class AdamW(Adam):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -15,6 +16,8 @@ from gpugrad.ops import creation
 from gpugrad.tensor import Tensor
 
 State = dict[str, Any]
+#: what an optimizer takes: tensors, (name, tensor) pairs, or dicts with "params" and options
+ParamsT = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 _STATE_HOOKS = ("before_saving", "after_saving", "before_loading", "after_loading")
 
 
@@ -55,15 +58,28 @@ class Optimizer:
 
     Raises TypeError, ValueError for parameters that cannot be optimised or are listed twice."""
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        self.defaults = defaults
-        self.state: defaultdict[Tensor, State] = defaultdict(dict)
-        self.param_groups: list[dict[str, Any]] = []
-        self._step_pre_hooks = HookDict()
-        self._step_post_hooks = HookDict()
+    #: what is a number in the state of a parameter, not a tensor (unless ``capturable``)
+    _numbers: tuple[str, ...] = ()
+
+    _step_pre_hooks: HookDict
+    _step_post_hooks: HookDict
+    _state_hooks: dict[str, HookDict]
+    _stepping: bool
+    _step_calls: int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
+        # Not in __init__, which optimizers that wrap another one often do not call; also for unpickling.
+        self = super().__new__(cls)
+        self._step_pre_hooks, self._step_post_hooks = HookDict(), HookDict()
         self._state_hooks = {name: HookDict() for name in _STATE_HOOKS}
         self._stepping = False
         self._step_calls = 0
+        return self
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self.state: defaultdict[Any, State] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
         if isinstance(params, Tensor):
             raise TypeError(
                 f"{type(self).__name__}: params is a single Tensor of shape {tuple(params.shape)}; put it in a list"
@@ -158,10 +174,17 @@ class Optimizer:
                     "tensors; optimize those"
                 )
         if len({id(p) for p in params}) != len(params):
-            raise ValueError(f"{type(self).__name__}: a parameter is listed twice in one group")
+            warnings.warn(
+                f"{type(self).__name__}: a parameter is listed twice in one group, and each step will change it twice",
+                stacklevel=3,
+            )
         known = {id(p) for g in self.param_groups for p in g["params"]}
         if any(id(p) in known for p in params):
             raise ValueError(f"{type(self).__name__}: a parameter of this group already belongs to another one")
+        if self.param_groups and bool(names) != ("param_names" in self.param_groups[0]):
+            raise ValueError(
+                f"{type(self).__name__}: parameter groups with and without names cannot be mixed; name all or none"
+            )
         group["params"] = params
         if names:
             group["param_names"] = names
@@ -191,7 +214,12 @@ class Optimizer:
             packed = {k: v for k, v in group.items() if k != "params"}
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
-        state = {numbers[id(p)]: s for p, s in self.state.items() if id(p) in numbers}
+        # Optimizers of users keep other things beside the states of parameters, under names.
+        state = {
+            numbers[id(p)] if isinstance(p, Tensor) else p: s
+            for p, s in self.state.items()
+            if id(p) in numbers or not isinstance(p, Tensor)
+        }
         result: dict[str, Any] = {"state": state, "param_groups": groups}
         for hook in list(self._state_hooks["after_saving"].values()):
             result = hook(self, result) or result
@@ -219,16 +247,18 @@ class Optimizer:
             for mine, other in zip(self.param_groups, saved, strict=True)
             for number, p in zip(other["params"], mine["params"], strict=True)
         }
-        state: defaultdict[Tensor, State] = defaultdict(dict)
+        state: defaultdict[Any, State] = defaultdict(dict)
         for number, values in state_dict["state"].items():
             p = by_number.get(number)
-            if p is not None:
+            if p is None:
+                state[number] = deepcopy(values)
+            else:
                 state[p] = {k: self._loaded(k, v, p) for k, v in values.items()}
         groups = []
         for mine, other in zip(self.param_groups, saved, strict=True):
             options = deepcopy({k: v for k, v in other.items() if k != "params"})
             groups.append({**{k: v for k, v in mine.items() if k not in options}, **options, "params": mine["params"]})
-        self.state, self.param_groups = state, groups
+        self.__setstate__({"state": state, "param_groups": groups})  # subclasses add options that are newer
         for hook in list(self._state_hooks["after_loading"].values()):
             hook(self)
 
@@ -250,6 +280,12 @@ class Optimizer:
 
     def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
         """A saved value as this optimizer keeps it for ``p``."""
+        if key in self._numbers:
+            return loaded_number(key, value, p, bool(self.defaults.get("capturable")))
+        if isinstance(value, dict):
+            return {k: self._loaded(k, v, p) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._loaded(key, v, p) for v in value)
         if not isinstance(value, Tensor):
             return deepcopy(value)
         dtype = p.dtype if p.is_floating_point() and value.is_floating_point() and key != "step" else None
@@ -260,9 +296,6 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._step_pre_hooks, self._step_post_hooks = HookDict(), HookDict()
-        self._state_hooks = {name: HookDict() for name in _STATE_HOOKS}
-        self._stepping, self._step_calls = False, 0
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -311,21 +344,26 @@ def check_lr(lr: Any) -> None:
 
 
 def check_betas(betas: Any) -> None:
-    """Raise ValueError unless both are in [0, 1)."""
+    """Raise ValueError unless both are in [0, 1), and both numbers or both tensors of one element."""
+    if len({isinstance(beta, Tensor) for beta in betas}) > 1:
+        raise ValueError(f"betas must be two numbers or two tensors, got {betas}")
     for i, beta in enumerate(betas):
+        if isinstance(beta, Tensor) and beta.numel() != 1:
+            raise ValueError(f"betas[{i}] must be a number or a tensor of one element, not of {tuple(beta.shape)}")
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"betas[{i}] must lie in [0, 1), got {beta}")
 
 
-def new_step(p: Tensor, capturable: bool) -> Any:
-    """A count of steps: a Python int, or (for replaying recorded steps) a tensor on the device."""
-    return creation.zeros((), dtype=dtypes.float32, device=p.device) if capturable else 0
+def new_number(p: Tensor, capturable: bool, value: float = 0) -> Any:
+    """A number in the state of ``p``, as a count of steps: a Python number, or (for replaying recorded steps) a
+    tensor on the device."""
+    return creation.full((), float(value), dtype=dtypes.float32, device=p.device) if capturable else value
 
 
-def loaded_step(value: Any, p: Tensor, capturable: bool) -> Any:
-    """A saved count (a number here, a tensor in PyTorch's files) as :func:`new_step` makes it."""
-    count = value.item() if isinstance(value, Tensor) else value
-    return creation.full((), float(count), dtype=dtypes.float32, device=p.device) if capturable else int(count)
+def loaded_number(key: str, value: Any, p: Tensor, capturable: bool) -> Any:
+    """A saved number (a number here, a tensor in PyTorch's files) as :func:`new_number` makes it."""
+    number = value.item() if isinstance(value, Tensor) else value
+    return new_number(p, capturable, int(number) if key == "step" else float(number))
 
 
 def at(value: Any, p: Tensor) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpugrad.ops import creation
-from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr, loaded_step, new_step
+from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr, new_number
 from gpugrad.tensor import Tensor
 
 
@@ -46,6 +46,8 @@ def rmsprop_step(
 class RMSprop(Optimizer):
     """RMSprop; see :func:`rmsprop_step` for the formula. Raises ValueError for options out of range."""
 
+    _numbers = ("step",)
+
     def __init__(
         self,
         params: Any,
@@ -76,7 +78,7 @@ class RMSprop(Optimizer):
 
     def _update(self, group: dict[str, Any]) -> None:
         def new_state(p: Tensor) -> dict[str, Any]:
-            state = {"step": new_step(p, group["capturable"]), "square_avg": creation.zeros_like(p.detach())}
+            state = {"step": new_number(p, group["capturable"]), "square_avg": creation.zeros_like(p.detach())}
             if group["momentum"] > 0:
                 state["momentum_buffer"] = creation.zeros_like(p.detach())
             if group["centered"]:
@@ -92,8 +94,3 @@ class RMSprop(Optimizer):
             [s["momentum_buffer"] for s in states] if group["momentum"] > 0 else [],
             lr=group["lr"], alpha=group["alpha"], eps=group["eps"], weight_decay=group["weight_decay"],
             momentum=group["momentum"], centered=group["centered"], maximize=group["maximize"])  # fmt: skip
-
-    def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
-        if key == "step":
-            return loaded_step(value, p, self.defaults["capturable"])
-        return super()._loaded(key, value, p)

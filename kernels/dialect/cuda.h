@@ -17,6 +17,7 @@ typedef double f64;
 #define GLOBAL
 #define LOCAL __shared__
 #define CONSTANT static __constant__ const
+#define CONSTANT_POINTER(D) const D *
 #define HELPER static __device__ __forceinline__
 #define BARRIER __syncthreads()
 #define RESTRICT __restrict__

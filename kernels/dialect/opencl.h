@@ -25,6 +25,7 @@ typedef double f64;
 #define GLOBAL __global
 #define LOCAL __local
 #define CONSTANT __constant
+#define CONSTANT_POINTER(D) __constant const D *
 #define HELPER static inline
 #define BARRIER barrier(CLK_LOCAL_MEM_FENCE)
 #define RESTRICT restrict

@@ -41,9 +41,19 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     return _into(input, where(inside, input, input.detach().clamp(min_val, max_val)), inplace)
 
 
+def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """:func:`hardtanh` in place."""
+    return hardtanh(input, min_val, max_val, inplace=True)
+
+
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else negative_slope * x."""
     return _into(input, ops.leaky_relu(input, negative_slope), inplace)
+
+
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """:func:`leaky_relu` in place."""
+    return leaky_relu(input, negative_slope, inplace=True)
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -68,6 +78,11 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _into(input, _elu(input, alpha, 1.0, 1.0), inplace)
 
 
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """:func:`elu` in place."""
+    return elu(input, alpha, inplace=True)
+
+
 def _elu(x: Tensor, alpha: float, scale: float, beta: float) -> Tensor:
     # The clamp keeps exp of large positives, which where() drops, from overflowing its gradient.
     negative = (x.clamp(max=0) * beta).expm1() * (alpha * scale)
@@ -79,11 +94,21 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     return _into(input, _elu(input, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0), inplace)
 
 
+def selu_(input: Tensor) -> Tensor:
+    """:func:`selu` in place."""
+    return selu(input, inplace=True)
+
+
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x / alpha) - 1) (Barron 2017). Raises RuntimeError for alpha 0."""
     if alpha == 0:
         raise RuntimeError("celu: alpha=0 would divide by zero; use relu, its limit")
     return _into(input, _elu(input, alpha, 1.0, 1.0 / alpha), inplace)
+
+
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """:func:`celu` in place."""
+    return celu(input, alpha, inplace=True)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -152,6 +177,11 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return _into(input, input.masked_fill(input <= threshold, value), inplace)
 
 
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """:func:`threshold` in place."""
+    return input.masked_fill_(input <= threshold, value)
+
+
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """First half along ``dim`` times the sigmoid of the second half (Dauphin et al. 2016); halves ``dim``."""
     if input.dim() == 0:
@@ -182,6 +212,11 @@ def rrelu(
         return leaky_relu(input, (lower + upper) / 2, inplace)
     slope = creation.empty(input.shape, dtype=input.dtype, device=input.device).uniform_(lower, upper)
     return _into(input, where(input > 0, input, input * slope), inplace)
+
+
+def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
+    """:func:`rrelu` in place."""
+    return rrelu(input, lower, upper, training, inplace=True)
 
 
 def _implicit_dim(name: str, ndim: int) -> int:

@@ -228,6 +228,17 @@ def conv_transpose3d(
     )
 
 
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """Convolution over time of ``[time, n, c]`` with ``[k, c, o]`` and ``bias`` ``[o]``: ``[time', n, o]``. Raises
+    RuntimeError for shapes that do not fit."""
+    if input.dim() != 3 or weight.dim() != 3 or bias.dim() != 1:
+        raise RuntimeError(
+            f"conv_tbc: expected [time, n, c], [k, c, o] and [o], got {tuple(input.shape)}, {tuple(weight.shape)} and "
+            f"{tuple(bias.shape)}"
+        )
+    return conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad).permute(2, 0, 1)
+
+
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Pad the last ``len(pad) // 2`` dimensions: ``pad`` = (last before, last after, next-to-last before, ...).
 

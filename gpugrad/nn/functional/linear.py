@@ -97,18 +97,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return ops.one_hot(tensor, num_classes)
 
 
-def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """x divided by its p-norm along ``dim`` (at least ``eps``)."""
-    return input / input.norm(p, dim=dim, keepdim=True).clamp(min=eps)
-
-
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Cosine of the angle between x1 and x2 along ``dim``; broadcasts."""
-    a = x1 / x1.norm(2, dim=dim, keepdim=True).clamp(min=eps)
-    b = x2 / x2.norm(2, dim=dim, keepdim=True).clamp(min=eps)
-    return (a * b).sum(dim)
-
-
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    """p-norm of ``x1 - x2 + eps`` over the last dimension; broadcasts."""
-    return (x1 - x2 + eps).norm(p, dim=-1, keepdim=keepdim)
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
+    """x divided by its p-norm along ``dim`` (at least ``eps``), written into ``out`` if that is given."""
+    result = input / input.norm(p, dim=dim, keepdim=True).clamp(min=eps)
+    return result if out is None else out.copy_(result)

@@ -1,22 +1,21 @@
 """Losses. ``reduction`` is 'mean' (default), 'sum' or 'none' (a loss per element).
 
-The long-deprecated ``size_average`` and ``reduce`` arguments are not taken.
+The old arguments ``size_average`` and ``reduce`` choose a reduction too: none without ``reduce``, else the mean
+or, without ``size_average``, the sum.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from gpugrad import dtypes, ops
 from gpugrad.autograd import Function
-from gpugrad.nn.functional.activation import logsigmoid, softplus
-from gpugrad.nn.functional.linear import pairwise_distance
-from gpugrad.nn.functional.shapes import check_reduction, is_half, is_integer, reduced
+from gpugrad.nn.functional.activation import logsigmoid
+from gpugrad.nn.functional.shapes import check_reduction, is_half, is_integer, reduced, reduction_of
 from gpugrad.ops import creation
-from gpugrad.ops.elementwise import minimum, where
+from gpugrad.ops.elementwise import where
 from gpugrad.tensor import Tensor
 
 
@@ -90,12 +89,15 @@ def nll_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """Negative of ``input`` (log-probabilities ``[n, c, *]`` or ``[c]``) at the classes ``target`` (integers
     ``[n, *]`` or ``[]``), times ``weight[class]``; the mean is weighted too. ``ignore_index``: a target that
     counts nothing. Raises IndexError for a class outside [0, c), ValueError, RuntimeError."""
+    reduction = reduction_of(size_average, reduce, reduction)
     return _nll("nll_loss", input, target, weight, ignore_index, reduction, 0.0)
 
 
@@ -103,13 +105,16 @@ def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of logits ``[n, c, *]`` (or ``[c]``) and targets: integer classes ``[n, *]``, or class
     probabilities of the input's shape. ``label_smoothing`` mixes the target with the uniform distribution
     (Szegedy et al. 2015). Raises as :func:`nll_loss`."""
+    reduction = reduction_of(size_average, reduce, reduction)
     op = "cross_entropy"
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"{op}: label_smoothing={label_smoothing} is outside [0, 1]")
@@ -154,10 +159,16 @@ class _BinaryCrossEntropy(Function):
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """-(t log x + (1 - t) log(1 - x)) for probabilities x; logarithms are cut at -100. Raises ValueError
     for different shapes."""
+    reduction = reduction_of(size_average, reduce, reduction)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(
             f"binary_cross_entropy: target of shape {tuple(target.shape)} must have the shape of input "
@@ -171,11 +182,14 @@ def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """:func:`binary_cross_entropy` of sigmoid(x), computed without overflow; ``pos_weight`` scales the term
     of positive targets. Raises ValueError for different shapes."""
+    reduction = reduction_of(size_average, reduce, reduction)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(
             f"binary_cross_entropy_with_logits: target of shape {tuple(target.shape)} must have the shape of input "
@@ -189,9 +203,17 @@ def binary_cross_entropy_with_logits(
     return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy_with_logits")
 
 
-def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
     """t (log t - x) for log-probabilities x, t log t being 0 at t = 0; with ``log_target`` the targets are
     logarithms too. ``reduction='batchmean'`` divides the sum by the first dimension, which is the divergence."""
+    reduction = reduction_of(size_average, reduce, reduction)
     if log_target:
         loss = target.exp() * (target - input)
     else:
@@ -215,9 +237,12 @@ def multi_margin_loss(
     p: int = 1,
     margin: float = 1.0,
     weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """sum over classes i != t of max(0, margin - x_t + x_i)^p / c for ``[n, c]`` and classes ``[n]``."""
+    reduction = reduction_of(size_average, reduce, reduction)
     op = "multi_margin_loss"
     if p not in (1, 2):
         raise ValueError(f"{op}: p must be 1 or 2, not {p}")
@@ -254,37 +279,63 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str, op: str) -> T
     return loss.sum() / weight.expand(loss.shape).sum() if reduction == "mean" else reduced(loss, reduction, op)
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
     """(x - t)^2."""
+    reduction = reduction_of(size_average, reduce, reduction)
     _check_broadcast("mse_loss", input, target)
     difference = input - target
     return _weighted(difference.square(), weight, reduction, "mse_loss")
 
 
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
     """|x - t|."""
+    reduction = reduction_of(size_average, reduce, reduction)
     _check_broadcast("l1_loss", input, target)
     return _weighted((input - target).abs(), weight, reduction, "l1_loss")
 
 
-def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """(x - t)^2 / (2 beta) where |x - t| < beta, else |x - t| - beta / 2. Raises ValueError for beta < 0."""
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
+    """(x - t)^2 / (2 beta) where |x - t| < beta, else |x - t| - beta / 2. Raises RuntimeError for beta < 0."""
+    reduction = reduction_of(size_average, reduce, reduction)
     _check_broadcast("smooth_l1_loss", input, target)
     if beta < 0:
-        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
+        raise RuntimeError(f"smooth_l1_loss: beta must not be negative, got {beta}")
     if beta == 0.0:
-        return l1_loss(input, target, reduction)
+        return l1_loss(input, target, reduction=reduction)
     return reduced(_huber(input - target, beta) / beta, reduction, "smooth_l1_loss")
 
 
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
-    """(x - t)^2 / 2 where |x - t| <= delta, else delta (|x - t| - delta / 2) (Huber 1964). Raises ValueError."""
+    """(x - t)^2 / 2 where |x - t| <= delta, else delta (|x - t| - delta / 2) (Huber 1964). Raises RuntimeError."""
     _check_broadcast("huber_loss", input, target)
     if delta <= 0:
-        raise ValueError(f"huber_loss: delta must be positive, got {delta}")
-    return _weighted(_huber(input - target, delta), weight, reduction, "huber_loss")
+        raise RuntimeError(f"huber_loss: delta must be positive, got {delta}")
+    loss = _huber(input - target, delta)
+    # Unlike mse_loss and l1_loss, the mean of the weighted losses is over their number.
+    return reduced(loss if weight is None else loss * weight, reduction, "huber_loss")
 
 
 def _huber(difference: Tensor, delta: float) -> Tensor:
@@ -329,103 +380,17 @@ def poisson_nll_loss(
     target: Tensor,
     log_input: bool = True,
     full: bool = False,
+    size_average: bool | None = None,
     eps: float = 1e-8,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """exp(x) - t x, or x - t log(x + eps) without ``log_input``; ``full`` adds Stirling's approximation of
     log t! where t > 1."""
+    reduction = reduction_of(size_average, reduce, reduction)
     loss = input.exp() - target * input if log_input else input - target * (input + eps).log()
     if full:
         large = where(target > 1, target, 1.0)
         stirling = large * large.log() - large + 0.5 * (2.0 * math.pi * large).log()
         loss = loss + where(target > 1, stirling, 0.0)
     return reduced(loss, reduction, "poisson_nll_loss")
-
-
-# -- margins and embeddings ---------------------------------------------------------
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
-    """x where t = 1, max(0, margin - x) where t = -1."""
-    zero = input * 0.0
-    loss = where(target != 1, (margin - input).clamp(min=0), zero) + where(target != -1, input, zero)
-    return reduced(loss, reduction, "hinge_embedding_loss")
-
-
-def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
-    """max(0, -t (x1 - x2) + margin), t being 1 where x1 should rank higher, else -1. Raises RuntimeError."""
-    if not input1.dim() == input2.dim() == target.dim():
-        raise RuntimeError(
-            f"margin_ranking_loss: input1 {tuple(input1.shape)}, input2 {tuple(input2.shape)} and target "
-            f"{tuple(target.shape)} differ in their number of dimensions"
-        )
-    return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction, "margin_ranking_loss")
-
-
-def cosine_embedding_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
-    """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1; ``[n, d]`` and ``[n]``, or
-    ``[d]`` and ``[]``. Raises RuntimeError."""
-    if target.dim() > 1 or input1.dim() != target.dim() + 1 or input2.dim() != target.dim() + 1:
-        raise RuntimeError(
-            f"cosine_embedding_loss: expected inputs [n, d] with target [n], or [d] with [], got "
-            f"{tuple(input1.shape)}, {tuple(input2.shape)} and {tuple(target.shape)}"
-        )
-    eps = 1e-12  # under the root, so that its gradient at a zero vector is finite
-    dot = (input1 * input2).sum(-1)
-    cosine = dot / (((input1 * input1).sum(-1) + eps) * ((input2 * input2).sum(-1) + eps)).sqrt()
-    zero = cosine * 0.0
-    loss = where(target == 1, 1.0 - cosine, zero) + where(target == -1, (cosine - margin).clamp(min=0), zero)
-    return reduced(loss, reduction, "cosine_embedding_loss")
-
-
-def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """log(1 + exp(-t x)), t being 1 or -1."""
-    return reduced(softplus(-target * input, threshold=80.0), reduction, "soft_margin_loss")
-
-
-def triplet_margin_loss(
-    anchor: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    margin: float = 1.0,
-    p: float = 2,
-    eps: float = 1e-6,
-    swap: bool = False,
-    reduction: str = "mean",
-) -> Tensor:
-    """max(0, d(anchor, positive) - d(anchor, negative) + margin) with the p-norm distance over the last
-    dimension; ``swap`` takes the nearer of anchor and positive to the negative (Balntas et al. 2016)."""
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        return pairwise_distance(a, b, p, eps)
-
-    return triplet_margin_with_distance_loss(
-        anchor, positive, negative, distance_function=distance, margin=margin, swap=swap, reduction=reduction
-    )
-
-
-def triplet_margin_with_distance_loss(
-    anchor: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    *,
-    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
-    margin: float = 1.0,
-    swap: bool = False,
-    reduction: str = "mean",
-) -> Tensor:
-    """:func:`triplet_margin_loss` with any distance."""
-    if margin <= 0:
-        raise ValueError(f"triplet_margin_loss: margin must be positive, got {margin}")
-    if not anchor.dim() == positive.dim() == negative.dim():
-        raise RuntimeError(
-            f"triplet_margin_loss: anchor {tuple(anchor.shape)}, positive {tuple(positive.shape)} and negative "
-            f"{tuple(negative.shape)} differ in their number of dimensions"
-        )
-    distance = pairwise_distance if distance_function is None else distance_function
-    near, far = distance(anchor, positive), distance(anchor, negative)
-    if swap:
-        far = minimum(far, distance(positive, negative))
-    return reduced((near - far + margin).clamp(min=0), reduction, "triplet_margin_loss")

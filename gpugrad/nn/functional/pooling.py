@@ -134,17 +134,17 @@ def max_pool3d(
 
 def max_pool1d_with_indices(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """:func:`max_pool1d` with ``return_indices=True``."""
-    return max_pool1d(*args, **{**kwargs, "return_indices": True})
+    return max_pool1d(*args[:6], **{**kwargs, "return_indices": True})
 
 
 def max_pool2d_with_indices(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """:func:`max_pool2d` with ``return_indices=True``."""
-    return max_pool2d(*args, **{**kwargs, "return_indices": True})
+    return max_pool2d(*args[:6], **{**kwargs, "return_indices": True})
 
 
 def max_pool3d_with_indices(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """:func:`max_pool3d` with ``return_indices=True``."""
-    return max_pool3d(*args, **{**kwargs, "return_indices": True})
+    return max_pool3d(*args[:6], **{**kwargs, "return_indices": True})
 
 
 def _divisors(
@@ -194,7 +194,7 @@ def _avg_pool(
         y = total * (1.0 / prod(kernel))
     else:
         scale = 1.0 / _divisors(x, kernel, stride, before, out, count_include_pad)
-        y = total * creation.tensor(scale.astype(np.float32), device=x.device).to(dtype=x.dtype)
+        y = total * creation.tensor(scale, dtype=x.dtype, device=x.device)
     return y.squeeze(0) if alone else y
 
 
@@ -257,6 +257,11 @@ def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = N
     return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
+def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+    """(sum of x^p over each window)^(1/p) of ``[n, c, d, h, w]``."""
+    return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
 # -- adaptive: window i of m over a size s covers floor(i s / m) to ceil((i + 1) s / m) -----------
 def _target(output_size: Any, n: int, x: Tensor, op: str) -> tuple[int, ...]:
     """``output_size`` per dimension; None keeps a dimension's size."""
@@ -282,10 +287,10 @@ def _adaptive_avg(op: str, n: int, input: Tensor, output_size: Any) -> Tensor:
         return y.squeeze(0) if alone else y
     # The windows of one dimension do not depend on the others: one small matrix for each.
     for dim, (s, o) in enumerate(zip(x.shape[2:], out, strict=True), start=2):
-        matrix = np.zeros((s, o), np.float32)
+        matrix = np.zeros((s, o))
         for i, (a, b) in enumerate(_bounds(s, o)):
             matrix[a:b, i] = 1.0 / (b - a)
-        m = creation.tensor(matrix, device=x.device).to(dtype=x.dtype)
+        m = creation.tensor(matrix, dtype=x.dtype, device=x.device)
         x = x.transpose(dim, -1).matmul(m).transpose(dim, -1)
     return x.squeeze(0) if alone else x
 
@@ -358,3 +363,24 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
     """Maxima of ``[n, c, d, h, w]`` to ``[n, c, *output_size]``, and with ``return_indices`` their positions."""
     pair = _adaptive_max("adaptive_max_pool3d", 3, input, output_size)
     return pair if return_indices else pair[0]
+
+
+def adaptive_max_pool1d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool1d` with ``return_indices=True``."""
+    return _adaptive_max("adaptive_max_pool1d", 1, input, output_size)
+
+
+def adaptive_max_pool2d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool2d` with ``return_indices=True``."""
+    return _adaptive_max("adaptive_max_pool2d", 2, input, output_size)
+
+
+def adaptive_max_pool3d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool3d` with ``return_indices=True``."""
+    return _adaptive_max("adaptive_max_pool3d", 3, input, output_size)

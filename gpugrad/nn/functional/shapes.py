@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,18 @@ def is_integer(x: Tensor) -> bool:
 def is_half(x: Tensor) -> bool:
     """Whether ``x`` is of a type for storage only, to be computed on in float32."""
     return x.dtype is dtypes.float16 or x.dtype is dtypes.bfloat16
+
+
+def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """The reduction that the old flags ``size_average`` and ``reduce`` ask for, or ``reduction`` without them."""
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is not None and not reduce:
+        chosen = "none"
+    else:
+        chosen = "mean" if size_average is None or size_average else "sum"
+    warnings.warn(f"size_average and reduce are old arguments of losses; use reduction={chosen!r}", stacklevel=3)
+    return chosen
 
 
 def check_reduction(reduction: str, op: str) -> None:

@@ -1,6 +1,6 @@
 """Schedules that change the learning rate of an optimizer as training goes on."""
 
-from gpugrad.optim.lr_scheduler.base import LRScheduler
+from gpugrad.optim.lr_scheduler.base import LRScheduler, _LRScheduler
 from gpugrad.optim.lr_scheduler.compose import ChainedScheduler, SequentialLR
 from gpugrad.optim.lr_scheduler.cyclic import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from gpugrad.optim.lr_scheduler.decay import (
@@ -33,4 +33,5 @@ __all__ = [
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
+    "_LRScheduler",
 ]

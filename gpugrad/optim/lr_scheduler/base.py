@@ -51,11 +51,20 @@ class LRScheduler:
 
     def _initial_step(self) -> None:
         self._step_count = 0
-        self.step()
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            self._is_initial = False
 
     def get_lr(self) -> list[Any]:
         """The rates to set at ``last_epoch``, one per group."""
         raise NotImplementedError(f"{type(self).__name__} must define get_lr()")
+
+    #: whether get_lr is called by step() just now; schedules that users wrote for PyTorch look at it
+    _get_lr_called_within_step = False
+    #: whether this step is the one that begins a schedule: one that goes on from an epoch leaves the rates as they are
+    _is_initial = False
 
     _get_closed_form_lr: Callable[[], list[Any]] | None = None
 
@@ -75,12 +84,16 @@ class LRScheduler:
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        if epoch is None:
-            self.last_epoch += 1
-            rates = self.get_lr()
-        else:
-            self.last_epoch = epoch
-            rates = self.get_lr() if self._get_closed_form_lr is None else self._get_closed_form_lr()
+        self._get_lr_called_within_step = True
+        try:
+            if epoch is None:
+                self.last_epoch += 1
+                rates = self.get_lr()
+            else:
+                self.last_epoch = epoch
+                rates = self.get_lr() if self._get_closed_form_lr is None else self._get_closed_form_lr()
+        finally:
+            self._get_lr_called_within_step = False
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
             set_lr(group, lr)
         self._last_lr = self._rates()
@@ -96,3 +109,6 @@ class LRScheduler:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` gave."""
         self.__dict__.update(state_dict)
+
+
+_LRScheduler = LRScheduler  # the name of PyTorch before 2.0, which much code still derives from

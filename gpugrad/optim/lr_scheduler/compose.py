@@ -75,7 +75,7 @@ class SequentialLR(_Composed):
         self._schedulers[0]._initial_step()
         self._last_lr = self._schedulers[0].get_last_lr()
 
-    def step(self, epoch: int | None = None) -> None:
+    def step(self) -> None:  # type: ignore[override]
         """Go to the next epoch."""
         self.last_epoch += 1
         i = bisect_right(self._milestones, self.last_epoch)
@@ -100,7 +100,7 @@ class ChainedScheduler(_Composed):
         self._schedulers = list(schedulers)
         self._last_lr = self._rates()
 
-    def step(self, epoch: int | None = None) -> None:
+    def step(self) -> None:  # type: ignore[override]
         """Step every schedule."""
         for s in self._schedulers:
             s.step()

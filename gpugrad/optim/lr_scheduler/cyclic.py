@@ -120,6 +120,7 @@ class CyclicLR(LRScheduler):
                 for group, value in zip(optimizer.param_groups, self.max_momentums, strict=True):
                     _set_momentum(group, self._key, value)
         super().__init__(optimizer, last_epoch)
+        self.base_lrs = _per_group(base_lr, optimizer, "base_lr")
 
     def scale_fn(self, x: float) -> float:
         """Height of the cycle, relative to the first."""

@@ -55,10 +55,10 @@ class LambdaLR(_Lambdas):
 
 
 class MultiplicativeLR(_Lambdas):
-    """current rate * lr_lambda(epoch), from epoch 1 on."""
+    """current rate * lr_lambda(epoch) at each step."""
 
     def get_lr(self) -> list[Any]:
-        if self.last_epoch <= 0:
+        if self._is_initial:
             return self._rates()
         return [lr * f(self.last_epoch) for f, lr in zip(self.lr_lambdas, self._rates(), strict=True)]
 
@@ -149,7 +149,7 @@ class LinearLR(LRScheduler):
     def get_lr(self) -> list[Any]:
         if self.last_epoch == 0:
             return [lr * self.start_factor for lr in self._rates()]
-        if self.last_epoch > self.total_iters:
+        if self._is_initial or self.last_epoch > self.total_iters:
             return self._rates()
         ratio = self._factor(self.last_epoch) / self._factor(self.last_epoch - 1)
         return [lr * ratio for lr in self._rates()]
@@ -166,7 +166,7 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
-        return [lr * self.gamma if self.last_epoch > 0 else lr for lr in self._rates()]
+        return [lr if self._is_initial else lr * self.gamma for lr in self._rates()]
 
     def _get_closed_form_lr(self) -> list[Any]:
         return [base * self.gamma**self.last_epoch for base in self.base_lrs]
@@ -182,7 +182,7 @@ class PolynomialLR(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         e, n = self.last_epoch, self.total_iters
-        if e == 0 or e > n:
+        if self._is_initial or e > n:
             return self._rates()
         ratio = ((1.0 - e / n) / (1.0 - (e - 1) / n)) ** self.power
         return [lr * ratio for lr in self._rates()]
@@ -203,9 +203,9 @@ class CosineAnnealingLR(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         e, n, low = self.last_epoch, self.T_max, self.eta_min
-        if e == 0:
+        if self._is_initial:
             return self._rates()
-        if self._step_count == 1 and e > 0:  # resumed: there is no rate of the epoch before to go on from
+        if self._step_count == 1 and e > 0:  # set to this epoch: there is no rate of the one before to go on from
             return self._get_closed_form_lr()
         if (e - 1 - n) % (2 * n) == 0:  # the rate has reached its lowest, where the ratio below is 0 / 0
             rise = (1 - math.cos(math.pi / n)) / 2

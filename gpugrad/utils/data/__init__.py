@@ -1,6 +1,7 @@
 """``gpugrad.utils.data``: datasets, the order they are read in, and loaders that make batches."""
 
 from gpugrad.utils.data.collate import default_collate, default_convert
+from gpugrad.utils.data.dataloader import DataLoader
 from gpugrad.utils.data.dataset import (
     ChainDataset,
     ConcatDataset,
@@ -11,7 +12,7 @@ from gpugrad.utils.data.dataset import (
     TensorDataset,
     random_split,
 )
-from gpugrad.utils.data.loader import DataLoader
+from gpugrad.utils.data.distributed import DistributedSampler
 from gpugrad.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -28,6 +29,7 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedSampler",
     "IterableDataset",
     "RandomSampler",
     "Sampler",

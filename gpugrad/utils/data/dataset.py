@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
@@ -74,19 +75,33 @@ class StackDataset(Dataset[Any]):
             return {k: d[index] for k, d in self.datasets.items()}
         return tuple(d[index] for d in self.datasets)
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """The items at several positions, fetched at once from the datasets that can do so. Raises ValueError where
+        one gives another number of items."""
+        named = isinstance(self.datasets, dict)
+        columns = []
+        for d in self.datasets.values() if named else self.datasets:
+            fetch = getattr(d, "__getitems__", None)
+            column = fetch(indices) if callable(fetch) else [d[i] for i in indices]
+            if len(column) != len(indices):
+                raise ValueError(f"StackDataset: __getitems__ gave {len(column)} items for {len(indices)} positions")
+            columns.append(column)
+        rows = zip(*columns, strict=True)
+        return [dict(zip(self.datasets, row, strict=True)) for row in rows] if named else list(rows)
+
     def __len__(self) -> int:
         return self._length
 
 
 class ConcatDataset(Dataset[T_co]):
-    """Datasets one after the other, by position. Raises ValueError, TypeError."""
+    """Datasets one after the other, by position. Raises AssertionError for none, and for an IterableDataset."""
 
     def __init__(self, datasets: Iterable[Dataset[T_co]]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
-            raise ValueError("ConcatDataset: the list of datasets is empty")
+            raise AssertionError("ConcatDataset: the list of datasets is empty")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
-            raise TypeError("ConcatDataset: an IterableDataset has no index to join by; use ChainDataset")
+            raise AssertionError("ConcatDataset: an IterableDataset has no index to join by; use ChainDataset")
         self.cumulative_sizes = list(accumulate(len(d) for d in self.datasets))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
@@ -95,24 +110,31 @@ class ConcatDataset(Dataset[T_co]):
     def __getitem__(self, index: int) -> T_co:
         n = len(self)
         if not -n <= index < n:
-            raise ValueError(f"index {index} is out of range for a dataset of length {n}")
+            kind = ValueError if index < 0 else IndexError  # the latter ends a loop over the dataset
+            raise kind(f"index {index} is out of range for a dataset of length {n}")
         index %= n
         which = bisect_right(self.cumulative_sizes, index)
         return self.datasets[which][index - (self.cumulative_sizes[which - 1] if which else 0)]
 
 
 class ChainDataset(IterableDataset[Any]):
-    """Streams one after the other."""
+    """Streams one after the other. Raises AssertionError, when read, for anything but an IterableDataset."""
 
     def __init__(self, datasets: Iterable[Any]) -> None:
         super().__init__()
         self.datasets = datasets
 
     def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self.datasets)
+        return chain.from_iterable(map(_stream, self.datasets))
 
     def __len__(self) -> int:
-        return sum(len(d) for d in self.datasets)
+        return sum(len(_stream(d)) for d in self.datasets)
+
+
+def _stream(dataset: Any) -> Any:
+    if not isinstance(dataset, IterableDataset):
+        raise AssertionError(f"ChainDataset: {type(dataset).__name__} is no IterableDataset; use ConcatDataset")
+    return dataset
 
 
 class Subset(Dataset[T_co]):
@@ -153,4 +175,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = 
     if sum(sizes) != n:
         raise ValueError(f"random_split: lengths {list(lengths)} add up to {sum(sizes)}, the dataset has {n} items")
     order = sampling.randperm(n, generator=generator, device="cpu").tolist()
+    for i, size in enumerate(sizes):
+        if size == 0:
+            warnings.warn(f"random_split: part {i} has no items", stacklevel=2)
     return [Subset(dataset, order[end - size : end]) for end, size in zip(accumulate(sizes), sizes, strict=True)]

@@ -54,6 +54,8 @@ class RandomSampler(Sampler[int]):
             isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples <= 0
         ):
             raise ValueError(f"{type(self).__name__}: num_samples must be an int of at least 1, got {num_samples!r}")
+        if num_samples is None and len(data_source) == 0:
+            raise ValueError(f"{type(self).__name__}: the dataset has no items to draw from")
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples

@@ -85,25 +85,30 @@ def _work(job: Job, worker: int, count: int, tasks: Any, results: Any) -> None:
                 value = fetch(positions)
             kind, data = ("end", b"") if value is _END else ("batch", pickle.dumps(value))
         except Exception as error:
-            kind, data = "error", pickle.dumps((type(error).__name__, traceback.format_exc()))
+            kind, data = "error", _packed(error)
         results.put((epoch, k, kind, data))
 
 
 _END = object()
-# Raised again as what they were; others (some cannot be made from a text alone) become RuntimeError.
-_KNOWN: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        AttributeError,
-        FileNotFoundError,
-        IndexError,
-        KeyError,
-        NotImplementedError,
-        OSError,
-        TypeError,
-        ValueError,
-    )
-}
+
+
+def _packed(error: Exception) -> bytes:
+    """Type, name and traceback of a worker's error; the type as its own pickle, since not all can be sent."""
+    try:
+        kind = pickle.dumps(type(error))
+    except Exception:  # a class made inside a function: its name has to do
+        kind = b""
+    return pickle.dumps((kind, type(error).__name__, traceback.format_exc()))
+
+
+def _unpacked(data: bytes, worker: int) -> Exception:
+    """The worker's error as an exception of its type with its traceback as text, else as a RuntimeError."""
+    kind, name, trace = pickle.loads(data)
+    text = f"{name} in DataLoader worker {worker}:\n{trace}"
+    try:
+        return pickle.loads(kind)(text)
+    except Exception:  # it cannot be imported here, or not be made from a text alone
+        return RuntimeError(text)
 
 
 class Workers:
@@ -187,8 +192,7 @@ class Workers:
             if epoch != self.epoch:
                 continue
             if kind == "error":
-                name, text = pickle.loads(data)
-                raise _KNOWN.get(name, RuntimeError)(f"{name} in DataLoader worker {worker}:\n{text}")
+                raise _unpacked(data, worker)
             assert number == k
             return kind, data
 

@@ -1,4 +1,4 @@
-"""Saving and loading: any tree of tensors and plain values, as one safetensors file.
+"""Any tree of tensors and plain values as one safetensors file.
 
 The tensors are ordinary safetensors entries, named by their path in the tree
 (``{"model": {"0.weight": t}}`` becomes ``model.0.weight``), so every safetensors reader can
@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
-from typing import Any, BinaryIO
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from gpugrad import dtypes
+from gpugrad.devices import Device
 from gpugrad.devices import device as as_device
-from gpugrad.errors import FileFormatError
+from gpugrad.errors import FileFormatError, GpugradError
 from gpugrad.files import atomic_path
+from gpugrad.nn.parameter import Buffer, Parameter
 from gpugrad.ops.creation import tensor
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Size, Tensor
 
-_TREE = "gpugrad.tree"
-_DIGEST = "gpugrad.sha256"
+TREE = "gpugrad.tree"
+DIGEST = "gpugrad.sha256"
 _CODES = {
     "BOOL": dtypes.bool_, "U8": dtypes.uint8, "I8": dtypes.int8, "I16": dtypes.int16, "I32": dtypes.int32,
     "I64": dtypes.int64, "U16": dtypes.uint16, "U32": dtypes.uint32, "U64": dtypes.uint64,
@@ -34,25 +36,18 @@ _CODES = {
 _NAMES = {dtype.name: code for code, dtype in _CODES.items()}
 
 
-def save(obj: Any, path: str | os.PathLike[str] | BinaryIO, metadata: dict[str, str] | None = None) -> None:
-    """Write ``obj`` to ``path`` (or a binary file object) in safetensors format, atomically.
-
-    ``obj`` is a tree of dicts (with string or integer keys), lists and tuples over tensors,
-    NumPy arrays, numbers, strings, booleans and None: a ``state_dict()`` of a module, of an
-    optimizer, or both in one dict. Tensors on any device; strided views are saved as what they
-    show. ``metadata`` adds strings to the header. If anything fails, the file that was at
-    ``path`` is still there unharmed. Raises TypeError, naming the place, for what cannot be
-    saved, and OSError from the disk."""
+def write(obj: Any, path: Any, metadata: dict[str, str]) -> None:
+    """Write the tree ``obj`` with more ``metadata`` to ``path``, a path or a binary file object."""
     import safetensors
 
     arrays: dict[str, np.ndarray] = {}
-    header = {str(key): str(value) for key, value in (metadata or {}).items()}
-    reserved = {_TREE, _DIGEST} & header.keys()
+    header = {str(key): str(value) for key, value in metadata.items()}
+    reserved = {TREE, DIGEST} & header.keys()
     if reserved:
         raise ValueError(f"save: the metadata name {min(reserved)!r} is taken by gpugrad itself; use another")
-    header[_TREE] = json.dumps(_flatten(obj, "", arrays), separators=(",", ":"))
+    header[TREE] = json.dumps(_flatten(obj, "", arrays), separators=(",", ":"))
     rows = [(name, _NAMES[a.dtype.name], a.shape, a.reshape(-1).view(np.uint8)) for name, a in arrays.items()]
-    header[_DIGEST] = _digest(header, rows)
+    header[DIGEST] = _digest(header, rows)
     specs = {
         name: safetensors.TensorSpec(
             dtype=a.dtype.name, shape=list(a.shape), data_ptr=a.ctypes.data if a.size else 0, data_len=a.nbytes
@@ -74,30 +69,19 @@ def save(obj: Any, path: str | os.PathLike[str] | BinaryIO, metadata: dict[str, 
             file.write(ordered)
 
 
-def load(
-    path: str | os.PathLike[str] | BinaryIO, device: Any = None, *, map_location: Any = None, weights_only: bool = True
-) -> Any:
-    """What :func:`save` wrote, with its tensors on ``device`` (None: the default device).
-
-    A safetensors file from elsewhere gives a dict of tensors by name. ``map_location`` is
-    PyTorch's name for ``device``; ``weights_only`` is accepted and changes nothing, since
-    loading never executes code. Raises FileFormatError, naming the file and the reason, if it
-    is truncated, altered or not safetensors, and OSError if it cannot be read."""
-    name, header, entries = _read(path)
-    where = as_device(device if device is not None else map_location)
+def read(name: str, content: bytes, where: Any) -> Any:
+    """The tree in the file ``name`` of the given ``content``, its tensors on ``where``."""
+    header, entries = parse(name, content)
     arrays = {key: _array(name, key, code, shape, data) for key, code, shape, data in entries}
-    tree = header.get(_TREE)
+    tree = header.get(TREE)
     if tree is None:
         return {key: tensor(array, device=where) for key, array in arrays.items()}
     try:
         return _restore(json.loads(tree), arrays, where)
+    except GpugradError:  # of the device
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{name}: the structure in its header does not fit its tensors ({error!r})") from error
-
-
-def load_metadata(path: str | os.PathLike[str] | BinaryIO) -> dict[str, str]:
-    """The ``metadata`` given to :func:`save`. Raises as :func:`load` does."""
-    return {key: value for key, value in _read(path)[1].items() if key not in (_TREE, _DIGEST)}
 
 
 def _header_length(start: bytes) -> int:
@@ -118,25 +102,46 @@ def _sorted_header(header: bytes) -> bytes:
 
 def _flatten(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """``node`` as JSON values; its tensors go into ``arrays`` under the names left in it."""
-    if node is None or isinstance(node, (bool, int, float, str)):
+    if node is None or isinstance(node, (bool, int, float, str)) and not isinstance(node, np.generic):
         return node
     if isinstance(node, Tensor):
-        return {"tensor": _keep(node.detach().numpy(force=True), path, arrays)}
-    if isinstance(node, np.ndarray):
+        kept = _keep(node.detach().numpy(force=True), path, arrays)
+        if isinstance(node, Parameter):
+            return {"parameter" if node.requires_grad else "frozen": kept}
+        if isinstance(node, Buffer):
+            return {"buffer" if node.persistent else "passing": kept}
+        return {"leaf" if node.requires_grad else "tensor": kept}
+    if isinstance(node, (np.ndarray, np.generic)):
         if node.dtype.name not in _NAMES:
             raise TypeError(f"save: {path or 'the object'} is a NumPy array of {node.dtype}, which safetensors lacks")
-        return {"array": _keep(node, path, arrays)}
+        return {"array" if isinstance(node, np.ndarray) else "number": _keep(np.asarray(node), path, arrays)}
+    if isinstance(node, (bytes, bytearray)):
+        return {type(node).__name__: _keep(np.frombuffer(node, np.uint8), path, arrays)}
     if isinstance(node, dict):
         for key in node:
-            if not isinstance(key, (str, int)):
-                raise TypeError(f"save: the key {key!r} in {path or 'the dict'} is neither a string nor an integer")
-        return {"dict": [[key, _flatten(value, _join(path, key), arrays)] for key, value in node.items()]}
-    if isinstance(node, (list, tuple)):
-        kind = "list" if isinstance(node, list) else "tuple"
+            if key is not None and not isinstance(key, (str, int, float)):
+                raise TypeError(f"save: the key {key!r} in {path or 'the dict'} is neither a string nor a number")
+        kind = "counter" if isinstance(node, Counter) else "ordered" if isinstance(node, OrderedDict) else "dict"
+        items = [[key, _flatten(value, _join(path, key), arrays)] for key, value in node.items()]
+        metadata = getattr(node, "_metadata", None)  # the versions of modules that a state_dict carries
+        if kind == "ordered" and metadata is not None:
+            return {"state": [items, _flatten(metadata, _join(path, "_metadata"), arrays)]}
+        return {kind: items}
+    if isinstance(node, (list, tuple, set, frozenset)):
+        kind = next(name for name, made in _SEQUENCES.items() if isinstance(node, made))
         return {kind: [_flatten(value, _join(path, i), arrays) for i, value in enumerate(node)]}
+    if isinstance(node, dtypes.DType):
+        return {"dtype": node.name}
+    if isinstance(node, Device):
+        return {"device": str(node)}
+    if callable(getattr(node, "state_dict", None)):
+        raise NotImplementedError(
+            f"save: {path or 'the object'} is a whole {type(node).__name__}, and its code cannot be saved; save its "
+            "state_dict(), and load that into a new one by load_state_dict()"
+        )
     raise TypeError(
         f"save: {path or 'the object'} is a {type(node).__name__}; only tensors, NumPy arrays, numbers, strings, "
-        f"None, and dicts, lists and tuples of them can be saved"
+        f"None, and dicts, lists, tuples and sets of them can be saved"
     )
 
 
@@ -152,21 +157,44 @@ def _join(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
+_SEQUENCES: dict[str, type] = {"size": Size, "list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_TENSORS: dict[str, Callable[[Tensor], Any]] = {
+    "tensor": lambda x: x,
+    "leaf": lambda x: x.requires_grad_(),
+    "parameter": Parameter,
+    "frozen": lambda x: Parameter(x, requires_grad=False),
+    "buffer": Buffer,
+    "passing": lambda x: Buffer(x, persistent=False),
+}
+_ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
+    "array": np.ndarray.copy,
+    "number": lambda a: a[()],
+    "bytes": np.ndarray.tobytes,
+    "bytearray": lambda a: bytearray(a.tobytes()),
+}
+_DICTS: dict[str, type] = {"dict": dict, "ordered": OrderedDict, "counter": Counter}
+
+
 def _restore(node: Any, arrays: dict[str, np.ndarray], device: Any) -> Any:
     if not isinstance(node, dict):
         return node
     ((kind, value),) = node.items()
-    if kind == "tensor":
-        return tensor(arrays[value], device=device)
-    if kind == "array":
-        return arrays[value].copy()
-    if kind == "dict":
-        return {key: _restore(item, arrays, device) for key, item in value}
-    items = [_restore(item, arrays, device) for item in value]
-    if kind == "list":
-        return items
-    if kind == "tuple":
-        return tuple(items)
+    if kind in _TENSORS:
+        return _TENSORS[kind](tensor(arrays[value], device=device))
+    if kind in _ARRAYS:
+        return _ARRAYS[kind](arrays[value])
+    if kind in _DICTS:
+        return _DICTS[kind]({key: _restore(item, arrays, device) for key, item in value})
+    if kind == "state":
+        state = _restore({"ordered": value[0]}, arrays, device)
+        state._metadata = _restore(value[1], arrays, device)
+        return state
+    if kind in _SEQUENCES:
+        return _SEQUENCES[kind]([_restore(item, arrays, device) for item in value])
+    if kind == "dtype":
+        return dtypes.as_dtype(value)
+    if kind == "device":
+        return as_device(value)
     raise ValueError(f"unknown node {kind!r}")
 
 
@@ -175,16 +203,10 @@ def _restore(node: Any, arrays: dict[str, np.ndarray], device: Any) -> Any:
 _Entry = tuple[str, str, tuple[int, ...], Any]  # name, dtype code, shape, bytes
 
 
-def _read(path: str | os.PathLike[str] | BinaryIO) -> tuple[str, dict[str, str], list[_Entry]]:
-    """Name, metadata and entries of a safetensors file, checked as far as it allows."""
+def parse(name: str, content: bytes) -> tuple[dict[str, str], list[_Entry]]:
+    """Metadata and entries of a safetensors file, checked as far as it allows."""
     import safetensors
 
-    if hasattr(path, "read"):
-        name, content = getattr(path, "name", "the file object"), path.read()
-    else:
-        name = os.fspath(path)
-        with open(path, "rb") as file:
-            content = file.read()
     try:
         found = safetensors.deserialize(content)
         length = _header_length(content)
@@ -193,15 +215,15 @@ def _read(path: str | os.PathLike[str] | BinaryIO) -> tuple[str, dict[str, str],
         reason = "it is empty" if not content else f"truncated, altered or another format: {error}"
         raise FileFormatError(f"{name} is not a complete safetensors file ({reason})") from error
     entries = [(key, row["dtype"], tuple(row["shape"]), row["data"]) for key, row in found]
-    if _DIGEST in header and header[_DIGEST] != _digest(header, entries):
+    if DIGEST in header and header[DIGEST] != _digest(header, entries):
         raise FileFormatError(f"{name} is damaged: its contents do not match the checksum it was saved with")
-    return name, header, entries
+    return header, entries
 
 
 def _digest(header: dict[str, str], entries: Iterable[_Entry]) -> str:
     """sha256 over everything that :func:`load` looks at."""
     rows = sorted(entries, key=lambda row: row[0])
-    known = {key: value for key, value in header.items() if key != _DIGEST}
+    known = {key: value for key, value in header.items() if key != DIGEST}
     summary = [sorted(known.items()), [[name, code, list(shape)] for name, code, shape, _ in rows]]
     digest = hashlib.sha256(json.dumps(summary).encode())
     for *_, data in rows:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from typing import Any
+from multiprocessing.context import BaseContext
+from typing import Any, Generic, TypeVar
 
 from gpugrad.random import Generator, default_generator
 from gpugrad.utils.data.collate import default_collate, default_convert
@@ -13,8 +15,11 @@ from gpugrad.utils.data.fetch import Fetcher, check_on_cpu, position_batches, st
 from gpugrad.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from gpugrad.utils.data.workers import Job, Workers
 
+T_co = TypeVar("T_co", covariant=True)
+_FIXED = frozenset(("dataset", "batch_size", "sampler", "batch_sampler", "drop_last", "persistent_workers"))
 
-class DataLoader:
+
+class DataLoader(Generic[T_co]):
     """Iterates over batches of ``dataset``.
 
     ``batch_size`` (None: single items, as they are), ``shuffle``, ``drop_last``; or a ``sampler`` of positions, or a
@@ -52,6 +57,7 @@ class DataLoader:
         seed: int | None = None,
     ) -> None:
         _check_workers(num_workers, prefetch_factor, persistent_workers, timeout)
+        _check_context(multiprocessing_context, num_workers)
         if num_workers > 0:
             check_on_cpu(dataset)
         iterable = isinstance(dataset, IterableDataset)
@@ -95,11 +101,19 @@ class DataLoader:
         self.epoch = 0
         batching = batch_sampler is not None or batch_size is not None
         self.collate_fn = collate_fn or (default_collate if batching else default_convert)
-        self.prefetch_factor = prefetch_factor
+        self.prefetch_factor = 2 if prefetch_factor is None and num_workers > 0 else prefetch_factor
         self.persistent_workers = persistent_workers
         self.multiprocessing_context = multiprocessing_context
+        self.pin_memory_device = pin_memory_device
+        self.in_order = in_order
         self._iterable = iterable
         self._workers: Workers | None = None
+        self._built = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and "_built" in self.__dict__:
+            raise ValueError(f"DataLoader: {name} cannot be set any more; make another DataLoader")
+        super().__setattr__(name, value)
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is the one of number ``epoch`` (with ``seed``)."""
@@ -132,8 +146,8 @@ class DataLoader:
             job = Job(
                 self.dataset, self.collate_fn, self._iterable, self.batch_size, self.drop_last, self.worker_init_fn
             )
-            ahead = self.prefetch_factor or 2
-            workers = Workers(job, self.num_workers, ahead, self.timeout, self.multiprocessing_context)
+            assert self.prefetch_factor is not None
+            workers = Workers(job, self.num_workers, self.prefetch_factor, self.timeout, self.multiprocessing_context)
             if self.persistent_workers:
                 self._workers = workers
         # Not drawn, which would use up a stream: the order is the same with and without workers.
@@ -169,3 +183,18 @@ def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_wor
         raise ValueError("DataLoader: prefetch_factor is for worker processes; set num_workers > 0 or leave it out")
     if num_workers == 0 and persistent_workers:
         raise ValueError("DataLoader: persistent_workers=True needs num_workers > 0")
+
+
+def _check_context(context: Any, num_workers: int) -> None:
+    if context is None:
+        return
+    if num_workers == 0:
+        raise ValueError("DataLoader: multiprocessing_context is for worker processes; set num_workers > 0")
+    known = multiprocessing.get_all_start_methods()
+    if isinstance(context, str):
+        if context not in known:
+            raise ValueError(f"DataLoader: multiprocessing_context {context!r} is unknown; use one of {known}")
+    elif not isinstance(context, BaseContext):
+        raise TypeError(
+            f"DataLoader: multiprocessing_context must be one of {known} or a context, not {type(context).__name__}"
+        )

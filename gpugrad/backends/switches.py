@@ -1,0 +1,55 @@
+"""Switches of ``torch.backends`` that programs set by habit. They are kept and change nothing: there are only
+deterministic algorithms here, and float32 products are computed in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Switches:
+    """Attributes that may be read and set, and no others; ``flags(...)`` sets some for a while."""
+
+    def __init__(self, name: str, **initial: Any) -> None:
+        self.__dict__.update(initial, _name=name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dict__:
+            known = ", ".join(n for n in self.__dict__ if not n.startswith("_"))
+            raise AttributeError(f"{self._name} has no switch {name}; it has {known}")
+        self.__dict__[name] = value
+
+    @contextmanager
+    def flags(self, **values: Any) -> Iterator[None]:
+        """The switches given have these values inside the context."""
+        before = {n: self.__dict__.get(n) for n in values}
+        for n, v in values.items():
+            setattr(self, n, v)
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+
+    def is_available(self) -> bool:
+        """False: gpugrad does not use this library."""
+        return False
+
+    is_built = is_available
+
+    def version(self) -> None:
+        """None: the library is not used."""
+        return None
+
+
+cudnn = Switches(
+    "backends.cudnn", enabled=True, benchmark=False, deterministic=True, allow_tf32=False, benchmark_limit=10
+)
+mps = Switches("backends.mps")
+mkldnn = Switches("backends.mkldnn", enabled=False)
+matmul = Switches(
+    "backends.cuda.matmul",
+    allow_tf32=False,
+    allow_fp16_reduced_precision_reduction=False,
+    allow_bf16_reduced_precision_reduction=False,
+)

@@ -1,0 +1,89 @@
+"""Losses of several classes per sample, and a linear layer with its cross-entropy."""
+
+from __future__ import annotations
+
+from gpugrad import dtypes
+from gpugrad.nn.functional.activation import logsigmoid
+from gpugrad.nn.functional.linear import linear
+from gpugrad.nn.functional.loss import cross_entropy
+from gpugrad.nn.functional.shapes import is_integer, reduced, reduction_of
+from gpugrad.ops import creation
+from gpugrad.ops.elementwise import where
+from gpugrad.tensor import Tensor
+
+
+def multilabel_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Sum over classes j of the target and i not of it of max(0, 1 - (x_j - x_i)) / c, for ``[n, c]`` (or ``[c]``)
+    and int64 targets of the same shape: the classes of each sample up to the first -1. Raises RuntimeError."""
+    op = "multilabel_margin_loss"
+    reduction = reduction_of(size_average, reduce, reduction)
+    if input.dim() > 2 or tuple(target.shape) != tuple(input.shape):
+        raise RuntimeError(
+            f"{op}: expected input [n, c] or [c] and a target of its shape, got {tuple(input.shape)} and "
+            f"{tuple(target.shape)}"
+        )
+    if not is_integer(target):
+        raise RuntimeError(f"{op}: targets must be int64, not {target.dtype}; convert with .long()")
+    alone = input.dim() < 2
+    x, t = (input.reshape(1, -1), target.reshape(1, -1)) if alone else (input, target)
+    classes = x.shape[1]
+    given = (t >= 0).to(dtype=dtypes.int64).cumprod(1)
+    index = where(given == 1, t, 0).to(dtype=dtypes.int64)
+    wanted = x.gather(1, index, op=op)
+    hits = creation.zeros(tuple(x.shape), dtype=dtypes.int64, device=x.device).scatter_add(1, index, given)
+    gap = (1.0 - (wanted.unsqueeze(2) - x.unsqueeze(1))).clamp(min=0)
+    counted = (given == 1).unsqueeze(2).logical_and((hits == 0).unsqueeze(1))
+    loss = where(counted, gap, 0.0).sum((1, 2)) / max(classes, 1)
+    return reduced(loss.squeeze(0) if alone else loss, reduction, op)
+
+
+def multilabel_soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Binary cross-entropy of the logits ``[*, c]`` and targets of 0 and 1, averaged over the classes;
+    ``weight`` ``[c]`` scales them."""
+    reduction = reduction_of(size_average, reduce, reduction)
+    loss = -(target * logsigmoid(input) + (1.0 - target) * logsigmoid(-input))
+    if weight is not None:
+        loss = loss * weight
+    return reduced(loss.sum(-1) / input.shape[-1], reduction, "multilabel_soft_margin_loss")
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: object = None,
+) -> Tensor:
+    """``cross_entropy(linear(input, linear_weight, linear_bias), target)``: ``[n, f]``, ``[c, f]`` and ``[n]``.
+    ``options`` of how to split the work is taken and changes nothing."""
+    if linear_weight.dim() != 2:
+        raise NotImplementedError(
+            f"linear_cross_entropy: a linear_weight of shape {tuple(linear_weight.shape)} is not supported; reshape to "
+            "[classes, features] and use cross_entropy for further dimensions"
+        )
+    return cross_entropy(
+        linear(input, linear_weight, linear_bias),
+        target,
+        weight=weight,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )

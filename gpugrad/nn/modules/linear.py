@@ -1,0 +1,15 @@
+"""PyTorch's module of this name: ``torch.nn.modules.linear``, for programs that import from there."""
+
+from gpugrad.nn.lazy import LazyLinear
+from gpugrad.nn.linear import (
+    Bilinear,
+    Identity,
+    Linear,
+)
+
+__all__ = [
+    "Bilinear",
+    "Identity",
+    "LazyLinear",
+    "Linear",
+]
