@@ -72,8 +72,9 @@ def _tracked(x: Any, name: str) -> Any:
 
 
 def _others_matter(result: Any, own: Sequence[Any]) -> bool:
-    """Whether the graph of ``result`` leads to a leaf that is none of ``own``."""
-    mine = {id(x) for x in own} | {id(edge_of(x)) for x in own}
+    """Whether the graph of ``result`` leads to a leaf that is none of ``own`` (of which those that are no
+    leaves lead on to what an outer transform tracks)."""
+    mine = {id(x) for x in own if x.is_leaf}
     pending, seen = [edge_of(result)], set()
     while pending:
         node = pending.pop()

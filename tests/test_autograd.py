@@ -441,3 +441,11 @@ def test_two_threads_walk_at_once():
     for t in threads:
         t.join()
     assert results == {k: 3.0 * k * k for k in range(4)}
+
+
+def test_graph_can_be_walked_to_its_leaves():
+    x = gg.ones(2, requires_grad=True)
+    node, steps = (x * 2).sum().grad_fn, 0
+    while node.next_functions:
+        node, steps = node.next_functions[0][0], steps + 1
+    assert node.variable is x and steps == 2

@@ -77,6 +77,8 @@ CALLS += [
     "T.nn.functional.fractional_max_pool3d(body, (1, 2, 2), output_size=(2, 2, 3), _random_samples=v)",
     "T.nn.functional.lp_pool1d(line.abs(), 3.0, 2)",
     "T.nn.functional.lp_pool3d(body.abs(), 2.0, 2, stride=1)",
+    "T.nn.functional.lp_pool2d(image, inf, 2)",
+    "T.nn.functional.lp_pool1d(line, -inf, 3, stride=2)",
     "T.nn.functional.max_unpool1d(*T.nn.functional.max_pool1d(line, 2, return_indices=True), 2)",
     "T.nn.functional.max_unpool2d(*T.nn.functional.max_pool2d(image, 2, return_indices=True), 2, "
     "output_size=image.shape)",
@@ -184,7 +186,7 @@ def test_every_device_agrees_with_the_cpu(call, device):
             k: gg.tensor(v.astype(np.float32), device=where, requires_grad=k not in ("u", "v"))
             for k, v in _used(call).items()
         }
-        out = eval(call, {"T": gg, **leaves})
+        out = eval(call, {"T": gg, "inf": float("inf"), **leaves})
         (out * gg.cos(gg.arange(out.numel(), device=where).float()).reshape(out.shape)).sum().backward()
         found.append([out.detach(), *(x.grad for x in leaves.values() if x.grad is not None)])
     for a, b in zip(*found, strict=True):
@@ -246,6 +248,13 @@ def test_half(device):
         np.testing.assert_allclose(y.float().cpu().numpy(), want, atol=3e-2)
 
 
+def test_averages_of_integers_are_pytorchs(torch, device):
+    x = np.arange(36).reshape(1, 1, 6, 6) - 12
+    for call in ("avg_pool2d(x, 2)", "avg_pool2d(x, 3, 2, 1)", "avg_pool2d(x, 2, divisor_override=3)"):
+        parity.check(f"T.nn.functional.{call}", {"x": x}, torch, device)
+    parity.check("T.nn.functional.avg_pool2d(x.int(), 2)", {"x": x}, torch, device)
+
+
 def test_random_pooling_stays_inside():
     x = gg.randn(2, 3, 9, 8)
     values, where = F.fractional_max_pool2d(x, 2, output_ratio=(0.5, 0.6), return_indices=True)
@@ -275,6 +284,7 @@ def test_random_pooling_stays_inside():
         "T.nn.functional.affine_grid(full, (2, 3, 4, 4), align_corners=True)",
         "T.nn.functional.fold(columns, (3, 5), 2)",
         "T.nn.functional.fold(columns, (3, 4), 5)",
+        "T.nn.functional.unfold(image, 9)",
         "T.nn.functional.pixel_shuffle(image, 2)",
         "T.nn.functional.pixel_unshuffle(image, 2)",
         "T.nn.functional.channel_shuffle(image, 2)",

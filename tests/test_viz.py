@@ -1,9 +1,10 @@
-"""Drawn graphs: what is in them, that the texts are well formed, and that the layout is readable."""
+"""Drawn graphs: what is in them, that the texts are well formed, and what happens without Graphviz."""
 
-import itertools
+import importlib.util
 import re
 import shutil
 import stat
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 import gpugrad as gg
 from gpugrad import Value, nn, viz
 from gpugrad.viz.drawing import Box, Drawing
-from gpugrad.viz.layout import _Layers, to_svg
 from tests import gradients, test_ops
 
 SVG = "{http://www.w3.org/2000/svg}"
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("graphviz") is None, reason="the Python package graphviz (extra 'viz') is not installed"
+)
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz's program dot is not installed")
 
 
 def boxes(source):
@@ -145,7 +149,7 @@ def test_custom_functions_and_gradients_of_gradients():
     assert ("x", "tanh") in arrows(viz.graph(g, params={"x": x}).source)
 
 
-def test_every_operation_can_be_drawn(without_dot):
+def test_every_operation_can_be_drawn():
     for op in test_ops.ROWS:
         for sample in op.samples[:2] if op.differentiable else ():
             tensors = gradients.leaves(test_ops.make_inputs(op, sample, "float32", test_ops.rng_for(op.name)))
@@ -154,7 +158,7 @@ def test_every_operation_can_be_drawn(without_dot):
                 picture = viz.graph(out, params={f"input {i}": t for i, t in enumerate(tensors)})
                 text = "\n".join(line for lines in boxes(picture.source).values() for line in lines)
                 assert "input " in text and f"{out.dtype.name} {list(out.shape)}" in text, op
-                assert picture.svg().count("<rect") == len(boxes(picture.source)), op
+                assert len(boxes(picture.source)) == len(picture._drawing.boxes), op  # each is well formed
 
 
 def test_a_constant_has_its_name_and_one_box():
@@ -218,7 +222,7 @@ def test_values_with_labels_numbers_and_gradients():
     assert len(re.findall("->", source)) == 5
 
 
-def test_deep_graphs_need_no_stack(without_dot):
+def test_deep_graphs_need_no_stack():
     v = x = Value(1.0)
     t = s = gg.ones((), requires_grad=True)
     for _ in range(3000):
@@ -227,7 +231,7 @@ def test_deep_graphs_need_no_stack(without_dot):
     deep = Value(1.0)
     for _ in range(3000):
         deep = deep.tanh()
-    assert viz.graph(deep).svg().count("<rect") == 3001
+    assert len(boxes(viz.graph(deep).source)) == 3001
 
 
 # -- the texts ------------------------------------------------------------------------------
@@ -240,66 +244,112 @@ def network():
     return viz.graph(loss, params={f"<{k}&>": p for k, p in model.named_parameters()})
 
 
+def drawn(picture):
+    """The SVG's boxes and arrows: number of a box -> (its lines, its middle), and pairs of numbers."""
+    root = ET.fromstring(picture.svg())
+    parts = {kind: [g for g in root.iter(f"{SVG}g") if g.get("class") == kind] for kind in ("node", "edge")}
+    found = {}
+    for node in parts["node"]:
+        texts = node.findall(f"{SVG}text")
+        xs, ys = ([float(text.get(k)) for text in texts] for k in ("x", "y"))
+        lines = [text.text.replace("\N{NO-BREAK SPACE}", " ") for text in texts]
+        found[int(node.find(f"{SVG}title").text[1:])] = lines, (sum(xs) / len(xs), sum(ys) / len(ys))
+    pairs = [tuple(int(end[1:]) for end in edge.find(f"{SVG}title").text.split("->")) for edge in parts["edge"]]
+    return found, pairs
+
+
+@needs_package
+@needs_dot
 @pytest.mark.parametrize("rankdir", ["TB", "BT", "LR", "RL"])
-def test_the_svg_without_graphviz(rankdir, without_dot):
+def test_the_picture_shows_the_source(rankdir):
     picture = network()
     drawing = picture._drawing
-    svg = viz.Graph(drawing, rankdir).svg()
-    root = ET.fromstring(svg)
-    shown = [text.text for text in root.iter(f"{SVG}text")]
-    assert shown == [line for b in drawing.boxes for line in b.lines] and "<0.weight&>" in shown
-    assert len(root.findall(f"{SVG}path")) == len(drawing.arrows)
-    width, height = float(root.get("width")) - 8, float(root.get("height")) - 8
-    rectangles = [tuple(float(r.get(k)) for k in ("x", "y", "width", "height")) for r in root.iter(f"{SVG}rect")]
-    for x, y, w, h in rectangles:
-        assert x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1
-    for (x, y, w, h), (u, v, s, t) in itertools.combinations(rectangles, 2):
-        assert x + w < u or u + s < x or y + h < v or v + t < y  # none overlaps another
+    found, pairs = drawn(viz.Graph(drawing, rankdir))
+    assert {i: lines for i, (lines, _) in found.items()} == {i: b.lines for i, b in enumerate(drawing.boxes)}
+    assert sorted(pairs) == sorted(drawing.arrows)
+    assert any(lines[0] == "<0.weight&>" for lines, _ in found.values())
     axis = 1 if rankdir in ("TB", "BT") else 0
-    forward = rankdir in ("TB", "LR")
     for start, end in drawing.arrows:
-        assert (rectangles[start][axis] < rectangles[end][axis]) is forward
+        assert (found[start][1][axis] < found[end][1][axis]) is (rankdir in ("TB", "LR"))
 
 
-def test_layers_follow_the_arrows():
-    drawing = Drawing([Box("op", [str(i)]) for i in range(6)], [(0, 1), (1, 2), (2, 3), (0, 3), (4, 3)])
-    layers = _Layers(drawing, [20.0] * 6)
-    rank = {p: r for r, layer in enumerate(layers.layers) for p in layer}
-    assert [rank[i] for i in range(6)] == [0, 1, 2, 3, 2, 0]  # 4 right before its only user
-    assert [len(path) for path in layers.paths] == [2, 2, 2, 4, 2]  # 0 to 3 passes two layers
-    for layer in layers.layers:
-        for p, q in itertools.pairwise(layer):
-            gap = layers.position[q] - layers.position[p]
-            assert gap >= (layers.across[p] + layers.across[q]) / 2
+@needs_package
+@needs_dot
+@pytest.mark.parametrize(
+    "text", ['"', "\\", '\\"', "a\\n", "\\l\\N\\G", "<b>&amp;</b>", "两 Ω é", "{a|b}", "a\nb", "x  y"]
+)
+def test_any_text_arrives_as_it_is(text):
+    found, _ = drawn(viz.Graph(Drawing([Box("op", [text, "second"])]), "TB"))
+    assert found[0][0] == [text.replace("\n", " "), "second"]
 
 
+@needs_package
+@needs_dot
 def test_an_empty_drawing_is_a_picture_too():
-    ET.fromstring(to_svg(Drawing(), {}, "TB"))
+    assert drawn(viz.Graph(Drawing(), "TB")) == ({}, [])
 
 
-def test_the_svg_by_graphviz():
-    if shutil.which("dot") is None:
-        pytest.skip("Graphviz's dot is not installed")
-    root = ET.fromstring(network().svg().split("<svg", 1)[1].join(["<svg", ""]))
-    assert len([g for g in root.iter(f"{SVG}g") if g.get("class") == "node"]) == len(network()._drawing.boxes)
+@needs_package
+@needs_dot
+def test_saving_pictures(tmp_path):
+    picture = network()
+    assert picture.save(tmp_path / "g.svg").read_text(encoding="utf-8") == picture.svg() == picture._repr_svg_()
+    assert picture.save(str(tmp_path / "g.png")).read_bytes().startswith(b"\x89PNG")
+    assert picture.save(tmp_path / "g.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_an_installed_dot_is_asked_and_its_failure_told(monkeypatch, tmp_path):
+@needs_package
+def test_a_failure_of_dot_is_told(monkeypatch, tmp_path):
     program = tmp_path / "dot"
-    program.write_text('#!/bin/sh\n[ "$1" = -Tsvg ] && read line && echo "<svg>$line</svg>"\n')
+    program.write_text("#!/bin/sh\ncat > /dev/null\necho no good >&2\nexit 3\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert network()._repr_svg_() == "<svg>digraph {</svg>\n"
-    program.write_text("#!/bin/sh\necho no good >&2\nexit 3\n")
-    with pytest.raises(RuntimeError, match=r"dot failed with status 3: no good"):
+    with pytest.raises(RuntimeError, match=r"svg: dot failed with status 3: no good"):
         network().svg()
+    with pytest.raises(RuntimeError, match=r"save: dot failed"):
+        network().save(tmp_path / "g.png")
+    assert not (tmp_path / "g.png").exists()
 
 
-def test_saving(tmp_path, without_dot):
+@needs_package
+def test_without_the_program(without_dot, tmp_path):
     picture = network()
-    assert picture.save(tmp_path / "g.svg").read_text() == picture.svg()
-    assert picture.save(str(tmp_path / "g.dot")).read_text() == picture.source
-    assert (tmp_path / "g.dot").exists() and picture.save(tmp_path / "g.gv").exists()
-    with pytest.raises(ValueError, match="must end in .svg, .dot or .gv"):
+    with pytest.raises(RuntimeError, match="svg: .*'dot' is not on the PATH.* apt install .* brew .* conda .*source"):
+        picture.svg()
+    with pytest.raises(RuntimeError, match="save: .*'dot' is not on the PATH"):
+        picture.save(tmp_path / "g.svg")
+    assert picture._repr_svg_() is None and "no picture: Graphviz's program 'dot'" in repr(picture)
+
+
+def test_without_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "graphviz", raising=False)
+    importlib.invalidate_caches()
+    picture = network()
+    with pytest.raises(RuntimeError, match="svg: the Python package graphviz is missing: pip install graphviz"):
+        picture.svg()
+    with pytest.raises(RuntimeError, match="save: the Python package"):
         picture.save(tmp_path / "g.png")
-    assert repr(picture).startswith("<graph of ")
+    assert picture._repr_svg_() is None and "pip install graphviz" in repr(picture)
+
+
+def test_saving_the_source(tmp_path, without_dot):
+    picture = network()
+    assert picture.save(str(tmp_path / "g.dot")).read_text(encoding="utf-8") == picture.source
+    assert picture.save(tmp_path / "g.gv").exists()
+    with pytest.raises(ValueError, match=r"must end in .svg, .png, .pdf, .dot or .gv"):
+        picture.save(tmp_path / "g.jpg")
+
+
+def test_as_text():
+    a = gg.tensor([1.0, 2.0], requires_grad=True)
+    lines = repr(viz.graph((a * a).exp(), params={"a": a})).split("\n")
+    assert lines[:4] == [
+        "graph of 3 boxes and 3 arrows",
+        "   0  a  float32 [2]  [1, 2]",
+        "   1  mul  float32 [2]  <- 0, 0",
+        "   2  exp  float32 [2]  [2.718, 54.6]  <- 1",
+    ]
+    for _ in range(60):
+        a = a * 2
+    assert "      and 81 more" in repr(viz.graph(a))

@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from gpugrad.autograd.anomaly import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
 from gpugrad.autograd.engine import backward, grad
 from gpugrad.autograd.function import Function, FunctionCtx
 from gpugrad.autograd.graph import Node, Variable
@@ -14,18 +15,19 @@ __all__ = [
     "Node",
     "Variable",
     "backward",
+    "detect_anomaly",
     "enable_grad",
     "grad",
     "inference_mode",
+    "is_anomaly_enabled",
     "is_grad_enabled",
     "no_grad",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]
 
 _ABSENT = {
     "forward_ad": "differentiation goes backwards only; functional.jvp gives products with the Jacobian",
-    "detect_anomaly": "look for NaN with gpugrad.isnan in a hook (Tensor.register_hook)",
-    "set_detect_anomaly": "look for NaN with gpugrad.isnan in a hook (Tensor.register_hook)",
     "profiler": "gpugrad.synchronize() before and after, and time.perf_counter, measure a device's work",
 }
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+from gpugrad.autograd.anomaly import check
+from gpugrad.autograd.anomaly import state as anomaly
 from gpugrad.autograd.graph import Node, Variable, edge_of
 from gpugrad.autograd.modes import mode
 
@@ -76,6 +78,8 @@ def _walk(
             if node.sequence not in useful:
                 continue
         gradients = node.apply(gradient, create_graph)
+        if anomaly.checking:
+            check(node, gradients)
         if not retain_graph:
             node.release()
         fresh = node.owns_result()

@@ -14,6 +14,9 @@ from typing import Any
 
 _sequence: Iterator[int] = count(1)
 
+#: what is called with every new node: empty, or the one function of ``autograd/anomaly.py``
+on_new_node: list[Callable[[Node], None]] = []
+
 
 class Storage:
     """What tensors that share memory share: how often it was written in place, and by whom."""
@@ -85,6 +88,8 @@ class Node:
         self.edges = edges
         self.sequence = next(_sequence)
         self.hooks = None
+        if on_new_node:
+            on_new_node[0](self)
 
     def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
         """Gradients with respect to the inputs, one for each edge (None where there is none)."""
@@ -121,6 +126,11 @@ class AccumulateGrad(Node):
     def variable(self) -> Any:
         """The leaf."""
         return self.edges[0]
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        """None: the graph ends at a leaf."""
+        return ()
 
     def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
         return (gradient,)

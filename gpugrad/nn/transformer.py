@@ -59,10 +59,6 @@ class _Layer(Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__dict__.setdefault("activation", F.relu)
-
 
 class TransformerEncoderLayer(_Layer):
     """Self-attention, then a feed-forward network of ``dim_feedforward`` units, each added to its input and

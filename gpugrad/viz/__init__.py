@@ -1,14 +1,14 @@
 """Pictures of computation graphs: ``gpugrad.viz.graph(loss)`` shows itself in a notebook.
 
-The text for Graphviz is ``.source``; ``.svg()`` uses Graphviz's ``dot`` where it is installed, and else a plain
-layout of our own.
+``.source`` is the text for Graphviz and needs nothing installed. Pictures are drawn by Graphviz: its program ``dot``,
+and the Python package ``graphviz`` that calls it (the extra ``viz``).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,18 @@ from gpugrad.files import atomic_path
 from gpugrad.tensor import Tensor
 from gpugrad.value import Value
 from gpugrad.viz.drawing import Drawing
-from gpugrad.viz.layout import to_svg
 from gpugrad.viz.reading import read_tensors, read_values
 
 __all__ = ["Graph", "graph"]
 
 _FILLS = {"input": "#d7ecd9", "constant": "#eef1f3", "op": "#dbe9f6", "output": "#fbe3c8"}
 _DIRECTIONS = ("TB", "BT", "LR", "RL")
+_TEXT_LINES = 40  # of the graph printed as text; more are counted
+_NO_DOT = (
+    "Graphviz's program 'dot' is not on the PATH: install it by apt install graphviz, brew install graphviz or "
+    "conda install graphviz"
+)
+_NO_PACKAGE = "the Python package graphviz is missing: pip install graphviz, or gpugrad's extra 'viz'"
 
 
 class Graph:
@@ -31,39 +36,63 @@ class Graph:
 
     def __init__(self, drawing: Drawing, rankdir: str) -> None:
         self._drawing = drawing
-        self._rankdir = rankdir
         self.source = _dot(drawing, rankdir)
 
     def svg(self) -> str:
-        """The picture as SVG text. Raises RuntimeError if an installed ``dot`` fails."""
-        program = shutil.which("dot")
-        if program is None:
-            return to_svg(self._drawing, _FILLS, self._rankdir)
-        done = subprocess.run([program, "-Tsvg"], input=self.source, capture_output=True, text=True, encoding="utf-8")
-        if done.returncode:
-            raise RuntimeError(f"svg: {program} failed with status {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
+        """The picture as SVG text. Raises RuntimeError if Graphviz is not installed or fails."""
+        return self._drawn("svg", "svg").decode("utf-8")
 
-    def _repr_svg_(self) -> str:
-        return self.svg()
+    def _drawn(self, name: str, form: str) -> bytes:
+        missing = _missing()
+        if missing:
+            raise RuntimeError(f"{name}: {missing}; .source and .save('graph.dot') work without")
+        import graphviz
+
+        try:
+            return graphviz.pipe("dot", form, self.source.encode("utf-8"), quiet=True)
+        except graphviz.CalledProcessError as error:
+            said = (error.stderr or b"").decode("utf-8", "replace").strip()
+            raise RuntimeError(f"{name}: dot failed with status {error.returncode}: {said}") from None
+
+    def _repr_svg_(self) -> str | None:
+        return None if _missing() else self.svg()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to ``path``: SVG, or for names that end in ``.dot`` or ``.gv`` the source. Returns the path.
+        """Write it to ``path``: .svg, .png or .pdf, or, for names that end in .dot or .gv, the source.
 
-        Raises ValueError for other endings."""
+        Returns the path. Raises ValueError for other endings, RuntimeError if Graphviz is not installed or fails."""
         target = Path(path)
         if target.suffix in (".dot", ".gv"):
-            text = self.source
-        elif target.suffix == ".svg":
-            text = self.svg()
+            content = self.source.encode("utf-8")
+        elif target.suffix in (".svg", ".png", ".pdf"):
+            content = self._drawn("save", target.suffix[1:])
         else:
-            raise ValueError(f"save: {target} must end in .svg, .dot or .gv (Graphviz makes other formats of a .dot)")
+            raise ValueError(f"save: {target} must end in .svg, .png, .pdf, .dot or .gv")
         with atomic_path(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
         return target
 
     def __repr__(self) -> str:
-        return f"<graph of {len(self._drawing.boxes)} boxes and {len(self._drawing.arrows)} arrows>"
+        """A line for each box: its number, what is in it, and the numbers of the boxes it uses."""
+        boxes = self._drawing.boxes
+        uses: list[list[int]] = [[] for _ in boxes]
+        for start, end in self._drawing.arrows:
+            uses[end].append(start)
+        lines = [f"graph of {len(boxes)} boxes and {len(self._drawing.arrows)} arrows"]
+        for i, box in enumerate(boxes[:_TEXT_LINES]):
+            of = f"  <- {', '.join(map(str, uses[i]))}" if uses[i] else ""
+            lines.append(f"{i:4}  {'  '.join(line.strip() for line in box.lines)}{of}")
+        if len(boxes) > _TEXT_LINES:
+            lines.append(f"      and {len(boxes) - _TEXT_LINES} more")
+        missing = _missing()
+        return "\n".join([*lines, f"no picture: {missing}"] if missing else lines)
+
+
+def _missing() -> str | None:
+    """What to install before a picture can be drawn; None if all is there."""
+    if importlib.util.find_spec("graphviz") is None:
+        return _NO_PACKAGE
+    return None if shutil.which("dot") else _NO_DOT
 
 
 def graph(output: Any, params: Mapping[str, Any] | None = None, *, rankdir: str = "TB", max_elements: int = 6) -> Graph:
@@ -93,7 +122,8 @@ def _dot(drawing: Drawing, rankdir: str) -> str:
     lines = [
         "digraph {",
         f"  graph [rankdir={rankdir}, bgcolor=transparent]",
-        '  node [shape=box, style="rounded,filled", color="#5b6770", fontname=monospace, fontsize=10]',
+        '  node [shape=box, style="rounded,filled", color="#5b6770", fontname=monospace, fontsize=10, '
+        'height=0.3, margin="0.13,0.09"]',
         '  edge [color="#5b6770", arrowsize=0.7]',
     ]
     for i, box in enumerate(drawing.boxes):
@@ -104,4 +134,6 @@ def _dot(drawing: Drawing, rankdir: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    for character, written in (("\\", "\\\\"), ('"', '\\"'), ("&", "&amp;"), ("\n", " ")):
+        text = text.replace(character, written)
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 from gpugrad import dtypes
 from gpugrad.nn.functional.dropout import dropout
@@ -122,6 +123,54 @@ def _checked_mask(mask: Tensor, batch: int, heads: int, queries: int, keys: int)
     return mask.unsqueeze(0) if mask.dim() == 2 else mask
 
 
+def _combined(
+    mask: Tensor | None, padding: Tensor | None, batch: int, heads: int, source: int, extra: int
+) -> Tensor | None:
+    """``attn_mask`` and ``key_padding_mask``, both as numbers, in one mask for ``[batch * heads, queries, source]``;
+    the last ``extra`` keys, which neither knows, take part always."""
+    if extra:
+        mask = None if mask is None else pad_constant(mask, (0, extra))
+        padding = None if padding is None else pad_constant(padding, (0, extra))
+    if padding is None:
+        return mask
+    _require(
+        tuple(padding.shape) == (batch, source),
+        f"key_padding_mask must have shape {(batch, source - extra)}, got "
+        f"{(padding.shape[0], padding.shape[1] - extra)}",
+    )
+    wide = padding.reshape(batch, 1, 1, source).expand(batch, heads, 1, source).reshape(batch * heads, 1, source)
+    return wide if mask is None else mask + wide
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[length, batch, width]`` as ``[batch * heads, length, width / heads]``."""
+    length, batch, width = x.shape
+    return x.reshape(length, batch * heads, width // heads).transpose(0, 1)
+
+
+def _given_heads(x: Tensor, batch: int, heads: int, head: int, name: str) -> Tensor:
+    want = (batch * heads, x.shape[1], head)
+    _require(tuple(x.shape) == want, f"{name} must have shape {want}, got {tuple(x.shape)}")
+    return x
+
+
+def _checked_weights(
+    key: Tensor, value: Tensor, together: Tensor | None, separate: tuple[Tensor | None, ...] | None
+) -> Any:
+    """The weights of the projections: one tensor, or three if ``separate`` is given."""
+    shapes = f"key {tuple(key.shape)} and value {tuple(value.shape)}"
+    if separate is None:
+        _require(key.shape == value.shape, f"{shapes} must have one shape")
+        _require(together is not None, "in_proj_weight is None; with separate weights say use_separate_proj_weight")
+        return together
+    _require(key.shape[:2] == value.shape[:2], f"{shapes} must have one length and one batch size")
+    _require(
+        all(w is not None for w in separate),
+        "use_separate_proj_weight needs q_proj_weight, k_proj_weight and v_proj_weight",
+    )
+    return separate
+
+
 def multi_head_attention_forward(
     query: Tensor,
     key: Tensor,
@@ -176,21 +225,9 @@ def multi_head_attention_forward(
     _require(width == embed_dim_to_check, f"query must have width {embed_dim_to_check}, got {width}")
     head = width // num_heads
     _require(head * num_heads == width, f"width {width} must be a multiple of num_heads={num_heads}")
-    if use_separate_proj_weight:
-        _require(
-            key.shape[:2] == value.shape[:2],
-            f"key {tuple(key.shape)} and value {tuple(value.shape)} must have one length and one batch size",
-        )
-        _require(
-            q_proj_weight is not None and k_proj_weight is not None and v_proj_weight is not None,
-            "use_separate_proj_weight needs q_proj_weight, k_proj_weight and v_proj_weight",
-        )
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    else:
-        _require(key.shape == value.shape, f"key {tuple(key.shape)} and value {tuple(value.shape)} must have one shape")
-        _require(in_proj_weight is not None, "in_proj_weight is None; with separate weights say so")
-        weights = in_proj_weight  # type: ignore[assignment]
-    q, k, v = in_projection(query, key, value, weights, in_proj_bias)  # type: ignore[arg-type]
+    separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
+    weights = _checked_weights(key, value, in_proj_weight, separate)
+    q, k, v = in_projection(query, key, value, weights, in_proj_bias)
     if mask is not None:
         mask = _checked_mask(mask, batch, num_heads, length, key.shape[0])
     _require((bias_k is None) == (bias_v is None), "bias_k and bias_v come together or not at all")
@@ -201,31 +238,15 @@ def multi_head_attention_forward(
         v = cat([v, bias_v.expand(1, batch, width)])
         extra = 1
 
-    def split_heads(x: Tensor, given: Tensor | None, name: str) -> Tensor:
-        if given is not None:
-            want = (batch * num_heads, given.shape[1], head)
-            _require(tuple(given.shape) == want, f"{name} must have shape {want}, got {tuple(given.shape)}")
-            return given
-        return x.reshape(x.shape[0], batch * num_heads, head).transpose(0, 1)
-
-    q, k, v = split_heads(q, None, ""), split_heads(k, static_k, "static_k"), split_heads(v, static_v, "static_v")
+    q = _split_heads(q, num_heads)
+    k = _split_heads(k, num_heads) if static_k is None else _given_heads(static_k, batch, num_heads, head, "static_k")
+    v = _split_heads(v, num_heads) if static_v is None else _given_heads(static_v, batch, num_heads, head, "static_v")
     if add_zero_attn:
         nothing = zeros((batch * num_heads, 1, head), dtype=k.dtype, device=k.device)
         k, v = cat([k, nothing], 1), cat([v, nothing], 1)
         extra += 1
     source = k.shape[1]
-    if extra:  # what was added takes part always
-        mask = None if mask is None else pad_constant(mask, (0, extra))
-        padding = None if padding is None else pad_constant(padding, (0, extra))
-    if padding is not None:
-        _require(
-            tuple(padding.shape) == (batch, source),
-            f"key_padding_mask must have shape {(batch, source - extra)}, got "
-            f"{(padding.shape[0], padding.shape[1] - extra)}",
-        )
-        wide = padding.reshape(batch, 1, 1, source).expand(batch, num_heads, 1, source)
-        wide = wide.reshape(batch * num_heads, 1, source)
-        mask = wide if mask is None else mask + wide
+    mask = _combined(mask, padding, batch, num_heads, source, extra)
     p = dropout_p if training else 0.0
     if need_weights:
         scores = (q * math.sqrt(1.0 / head)).matmul(k.transpose(1, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpugrad import ops
+from gpugrad import layout, ops
 from gpugrad.nn.functional.shapes import batched, per_dim
 from gpugrad.tensor import Tensor
 
@@ -254,6 +254,11 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     padding, stride = per_dim(padding, 2, "padding", "unfold"), per_dim(stride, 2, "stride", "unfold")
     if any(padding):
         x = ops.pad(x, _pairs(padding, padding))
+    if min(layout.window_counts(x.shape[2:], kernel, stride, dilation)) < 1:
+        raise RuntimeError(
+            f"unfold: input of shape {tuple(input.shape)} with kernel_size {kernel}, dilation {dilation} and padding "
+            f"{padding} has no window; pad more or use a smaller kernel"
+        )
     view = ops.windows(x, kernel=kernel, stride=stride, dilation=dilation)  # [n, c, oh, ow, kh, kw]
     n, c, oh, ow, kh, kw = view.shape
     columns = view.permute(0, 1, 4, 5, 2, 3).reshape(n, c * kh * kw, oh * ow)

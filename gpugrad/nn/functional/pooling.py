@@ -11,7 +11,7 @@ import numpy as np
 from gpugrad import dtypes, ops
 from gpugrad.nn.functional.conv import _pairs
 from gpugrad.nn.functional.shapes import batched, per_dim
-from gpugrad.ops import creation
+from gpugrad.ops import compound, creation
 from gpugrad.tensor import Tensor
 
 
@@ -178,8 +178,9 @@ def _avg_pool(
     divisor_override: int | None,
 ) -> Tensor:
     x, alone = batched(input, n, op)
-    if not x.is_floating_point():
-        raise RuntimeError(f"{op}: not implemented for {x.dtype}; convert with .float()")
+    whole = x.dtype is dtypes.int64  # the one integer type PyTorch averages, towards zero
+    if not x.is_floating_point() and not whole:
+        raise NotImplementedError(f"{op}: not implemented for {x.dtype}; convert with .float()")
     if divisor_override == 0:
         raise RuntimeError(f"{op}: divisor_override=0 would divide by zero; leave it out or pass another number")
     kernel, stride, before, one, after, out = _geometry(op, n, x, kernel_size, stride, padding, 1, ceil_mode)
@@ -188,7 +189,12 @@ def _avg_pool(
     else:
         padded = x
     total = ops.windows(padded, kernel=kernel, stride=stride, dilation=one).sum(dim=tuple(range(2 + n, 2 + 2 * n)))
-    if divisor_override is not None:
+    if whole:
+        counts = _divisors(x, kernel, stride, before, out, count_include_pad)
+        counts = np.full_like(counts, divisor_override) if divisor_override is not None else counts
+        divisor = creation.tensor(counts.astype(np.int64), device=x.device)
+        y = compound.div(total, divisor, rounding_mode="trunc")
+    elif divisor_override is not None:
         y = total * (1.0 / divisor_override)
     elif not any(before) and not any(after):
         y = total * (1.0 / prod(kernel))
@@ -243,6 +249,9 @@ def avg_pool3d(
 
 def _lp_pool(n: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
     kernel = per_dim(kernel_size, n, "kernel_size", f"lp_pool{n}d")
+    if abs(norm_type) == float("inf"):  # the limits: the largest and the smallest magnitude
+        sign = 1.0 if norm_type > 0 else -1.0
+        return _max_pool(f"lp_pool{n}d", n, input.abs() * sign, kernel, stride, 0, 1, ceil_mode)[0] * sign
     mean = _avg_pool(f"lp_pool{n}d", n, input.pow(norm_type), kernel, stride, 0, ceil_mode, True, None)
     return (mean.sign() * mean.abs().relu() * prod(kernel)).pow(1.0 / norm_type)
 

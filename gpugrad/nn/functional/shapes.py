@@ -6,20 +6,24 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpugrad import dtypes
 from gpugrad.tensor import Tensor
+
+_INTEGERS = (int, np.integer)
 
 
 def per_dim(value: Any, n: int, name: str, op: str) -> tuple[int, ...]:
     """``value`` (an int, or one per spatial dimension) as a tuple of ``n`` ints. Raises
     TypeError, RuntimeError."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,) * n
+    if isinstance(value, _INTEGERS) and not isinstance(value, bool):
+        return (int(value),) * n
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) == 1:
             value = tuple(value) * n
-        if len(value) == n and all(isinstance(v, int) for v in value):
-            return tuple(value)
+        if len(value) == n and all(isinstance(v, _INTEGERS) for v in value):
+            return tuple(int(v) for v in value)
         raise RuntimeError(f"{op}: {name}={value!r} must be an int or {n} ints")
     raise TypeError(f"{op}: {name} must be an int or {n} ints, not {type(value).__name__}")
 

@@ -1,0 +1,66 @@
+"""Anomaly detection: the error names the operation and the line of the user's program that called it."""
+
+from __future__ import annotations
+
+import pytest
+
+import gpugrad as gg
+from gpugrad.autograd import anomaly, detect_anomaly, is_anomaly_enabled, set_detect_anomaly
+
+
+def faulty(device):
+    x = gg.tensor([-1.0, 4.0], device=device, requires_grad=True)
+    y = x.sqrt()  # the line that is to be named
+    return (y * 2).sum()
+
+
+def test_names_the_line(device):
+    with detect_anomaly():
+        loss = faulty(device)
+        with pytest.raises(RuntimeError, match="the line that is to be named") as raised:
+            loss.backward()
+    assert "sqrt" in str(raised.value) and "test_anomaly.py" in str(raised.value)
+    assert "gpugrad/ops" not in str(raised.value)
+
+
+def test_off_again():
+    faulty("cpu").backward()
+    with detect_anomaly():
+        assert is_anomaly_enabled()
+    assert not is_anomaly_enabled() and not anomaly.state.checking
+    with detect_anomaly(check_nan=False):
+        faulty("cpu").backward()
+
+
+def test_set_and_decorator():
+    set_detect_anomaly(True)
+    try:
+        with pytest.raises(RuntimeError, match="holds NaN"):
+            faulty("cpu").backward()
+    finally:
+        set_detect_anomaly(False)
+    with set_detect_anomaly(True):
+        assert is_anomaly_enabled()
+    assert not is_anomaly_enabled()
+
+    @detect_anomaly()
+    def run():
+        faulty("cpu").backward()
+
+    with pytest.raises(RuntimeError, match="holds NaN"):
+        run()
+
+
+def test_made_before():
+    loss = faulty("cpu")
+    with detect_anomaly(), pytest.raises(RuntimeError, match="not known"):
+        loss.backward()
+
+
+def test_lines_go_with_their_nodes():
+    before = len(anomaly._lines)
+    with detect_anomaly():
+        loss = faulty("cpu")
+        assert len(anomaly._lines) >= before + 3
+        del loss
+    assert len(anomaly._lines) == before
