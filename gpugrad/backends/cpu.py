@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import contextvars
+import math
 import os
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -16,9 +18,11 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import philox
 from gpugrad.backends.base import Array, Backend, DeviceInfo, Elementwise, Scalar
+from gpugrad.backends.cpu_blocks import LARGE, flattened, map_blocks, reduce_blocks, row_blocks
+from gpugrad.backends.host_memory import HostPool
 from gpugrad.backends.threads import Workers
 from gpugrad.dtypes import HALVES
-from gpugrad.errors import DeviceError, OutOfMemoryError
+from gpugrad.errors import DeviceError, OutOfMemoryError, OutOfRangeError
 
 _F32 = np.dtype(np.float32)
 _I64 = np.dtype(np.int64)
@@ -63,6 +67,7 @@ class CpuBackend(Backend):
 
     def __init__(self) -> None:
         self._workers = Workers()
+        self._pool = HostPool()
 
     def info(self) -> DeviceInfo:
         try:
@@ -83,7 +88,7 @@ class CpuBackend(Backend):
     # -- memory --------------------------------------------------------------
     def empty(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         try:
-            return np.empty(shape, dtype)
+            return self._pool.empty(shape, dtype)
         except (MemoryError, ValueError) as error:
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             raise OutOfMemoryError(f"cpu: cannot allocate {size:,} bytes for shape {tuple(shape)} {dtype}") from error
@@ -99,6 +104,9 @@ class CpuBackend(Backend):
 
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
+
+    def release_cached(self) -> None:
+        self._pool.clear()
 
     @property
     def threads(self) -> int:
@@ -152,8 +160,13 @@ class CpuBackend(Backend):
         result: np.dtype,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        half = compute in HALVES
-        work = _F32 if half else compute
+        work = _F32 if compute in HALVES else compute
+        for x in inputs:
+            if type(x) is np.ndarray and x.size >= LARGE and kernel.check is None:
+                done = self._map_large(kernel, inputs, work, result, out)
+                if done is not None:
+                    return done
+                break
         values = []
         for x in inputs:
             if type(x) is not np.ndarray:
@@ -176,9 +189,36 @@ class CpuBackend(Backend):
             value = np.ascontiguousarray(value)
         return value
 
+    def _map_large(
+        self, kernel: Elementwise, inputs: Sequence[Any], work: np.dtype, result: np.dtype, out: np.ndarray | None
+    ) -> np.ndarray | None:
+        """:meth:`map` in blocks, or None where the operands are not laid out for it."""
+        values = [x if type(x) is np.ndarray else float(x) if work.kind == "f" else _integer(x, work) for x in inputs]
+        shapes = {v.shape for v in values if type(v) is np.ndarray}
+        shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+        blocks = flattened(values, shape)
+        if blocks is None or math.prod(shape) < LARGE:
+            return None
+        values, cut_shape = blocks
+        if out is not None and (out.shape != shape or not _writes_in_step(out, inputs)):
+            return None
+        typed = values[1:] if kernel.masked else values
+        mixed = any(type(v) is np.ndarray and v.dtype != work for v in typed)
+        if kernel.masked and (mixed or values[0].dtype != _BOOL):
+            return None
+        target = self._pool.empty(shape, result) if out is None else out
+        cast = partial(np.ndarray.astype, dtype=work, copy=False) if mixed else None
+        map_blocks(kernel.numpy, values, target.reshape(cut_shape), cut_shape, self._share, cast)
+        return target
+
+    def _share(self, function: Callable[[int], None], count: int) -> None:
+        self._workers.share(lambda i: _quiet.run(function, i), count)
+
     def copy(self, array: np.ndarray, dtype: np.dtype | None = None, out: np.ndarray | None = None) -> np.ndarray:
         if out is None:
             dtype = dtype or array.dtype
+            if array.size >= LARGE and array.shape[0] > 1:
+                return self._copy_large(array, dtype)
             if dtype == _BOOL and array.dtype != _BOOL:
                 return np.array(array != 0, order="C")
             return _calm(np.array, array, dtype, order="C")
@@ -186,6 +226,18 @@ class CpuBackend(Backend):
             array = array != 0
         _quiet.run(np.copyto, out, array, "unsafe")
         return out
+
+    def _copy_large(self, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        result = self._pool.empty(array.shape, dtype)
+        to_bool = dtype == _BOOL and array.dtype != _BOOL
+        step, count = row_blocks(array.shape)
+
+        def rows(i: int) -> None:
+            part = array[i * step : (i + 1) * step]
+            np.copyto(result[i * step : (i + 1) * step], part != 0 if to_bool else part, "unsafe")
+
+        self._share(rows, count)
+        return result
 
     def fill(self, out: np.ndarray, value: Scalar) -> None:
         _quiet.run(np.copyto, out, np.asarray(value), "unsafe")
@@ -198,6 +250,10 @@ class CpuBackend(Backend):
     # -- reductions, scans, order ---------------------------------------------
     def reduce(self, kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> np.ndarray:
         ufunc = _REDUCE[kind]
+        if array.size >= LARGE and len(axes):
+            blocked = self._reduce_large(kind, array, axes, dtype)
+            if blocked is not None:
+                return blocked
         if kind in ("any", "all"):
             value = ufunc.reduce(array, axis=tuple(axes), dtype=_BOOL)
         elif kind in ("sum", "prod"):
@@ -211,6 +267,15 @@ class CpuBackend(Backend):
         if value.dtype != dtype:
             value = _calm(value.astype, dtype)
         return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+
+    def _reduce_large(self, kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> np.ndarray | None:
+        """:meth:`reduce` in blocks, or None where the array is not laid out for it."""
+        if kind in ("max", "min"):
+            work = None
+        else:
+            work = _BOOL if kind in ("any", "all") else _F32 if dtype in HALVES else dtype
+        value = reduce_blocks(_REDUCE[kind], array, axes, work, self._share)
+        return value if value is None or value.dtype == dtype else _calm(value.astype, dtype)
 
     def arg_reduce(self, kind: str, array: np.ndarray, axis: int) -> np.ndarray:
         function = np.argmax if kind == "argmax" else np.argmin
@@ -305,7 +370,7 @@ class CpuBackend(Backend):
         self, x: np.ndarray, weight: np.ndarray, stride: Sequence[int], dilation: Sequence[int], groups: int
     ) -> np.ndarray:
         out = layout.window_counts(x.shape[2:], weight.shape[2:], stride, dilation)
-        result = np.empty((x.shape[0], weight.shape[0], *out), x.dtype)
+        result = self.empty((x.shape[0], weight.shape[0], *out), x.dtype)
         whole = super().convolve
 
         def compute(part: slice) -> None:
@@ -323,7 +388,7 @@ class CpuBackend(Backend):
         dilation: Sequence[int],
         groups: int,
     ) -> np.ndarray:
-        result = np.empty((gradient.shape[0], weight.shape[1] * groups, *size), gradient.dtype)
+        result = self.empty((gradient.shape[0], weight.shape[1] * groups, *size), gradient.dtype)
         whole = super().convolve_input_grad
 
         def compute(part: slice) -> None:
@@ -348,8 +413,8 @@ class CpuBackend(Backend):
         def compute(part: slice) -> np.ndarray:
             return whole(gradient[part], x[part], kernel, stride, dilation, groups)
 
-        for partial in self._workers.each(compute, _chunks(x, kernel, gradient.shape[2:])):
-            total += partial  # in the order of the batch, whichever thread was first
+        for share in self._workers.each(compute, _chunks(x, kernel, gradient.shape[2:])):
+            total += share  # in the order of the batch, whichever thread was first
         return total.astype(x.dtype, copy=False)
 
     def max_pool(
@@ -461,6 +526,19 @@ def _integer(x: Scalar, dtype: np.dtype) -> Any:
     return dtype.type(wrapped - (1 << bits) if dtype.kind == "i" and wrapped >> (bits - 1) else wrapped)
 
 
+def _writes_in_step(out: np.ndarray, inputs: Sequence[Any]) -> bool:
+    """Whether ``out`` may be written block by block: it overlaps an operand only where it is the same elements."""
+    if not out.flags.c_contiguous:
+        return False
+    for x in inputs:
+        if type(x) is np.ndarray and np.may_share_memory(out, x):
+            if x.ctypes.data != out.ctypes.data or x.strides != out.strides or x.shape != out.shape:
+                return False
+            if x.dtype != out.dtype:
+                return False
+    return True
+
+
 def _same_layout(value: np.ndarray, inputs: Sequence[Any]) -> bool:
     """Whether all full-shape inputs share the strides that NumPy gave the result."""
     return all(
@@ -510,7 +588,7 @@ def _check_index(index: np.ndarray, n: int, op: str) -> None:
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= n:
             bad = low if low < 0 else high
-            raise IndexError(f"{op}: index {bad} is out of range for size {n}")
+            raise OutOfRangeError(f"{op}: index {bad} is out of range for size {n}")
 
 
 def _grid(index: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:

@@ -14,6 +14,7 @@ from gpugrad.backends import philox
 from gpugrad.backends.base import StridedArray
 from gpugrad.backends.kernel_core import MAX_DIMS, KernelCore, Plan, coalesce, elements, pad, reduction
 from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
+from gpugrad.errors import OutOfRangeError
 
 _INT64 = np.dtype(np.int64)
 _SORT_BLOCK = 16
@@ -257,7 +258,7 @@ class OrderedOps(KernelCore):
         return plan
 
     def _index_message(self, op: str, axis: int, shape: Sequence[int]) -> bytes:
-        return self._message(IndexError, f"{op}: index {{value}} is out of range for size {shape[axis]}")
+        return self._message(OutOfRangeError, f"{op}: index {{value}} is out of range for size {shape[axis]}")
 
     def scatter(
         self, out: StridedArray, index: StridedArray, source: StridedArray, axis: int, mode: str, op: str

@@ -11,8 +11,11 @@ from typing import Any
 class Switches:
     """Attributes that may be read and set, and no others; ``flags(...)`` sets some for a while."""
 
+    _name: str
+
     def __init__(self, name: str, **initial: Any) -> None:
-        self.__dict__.update(initial, _name=name)
+        self.__dict__["_name"] = name
+        self.__dict__.update(initial)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self.__dict__:

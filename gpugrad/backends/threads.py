@@ -27,6 +27,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._pid = -1
+        self._here = threading.local()  # whether a thread is one of the pool's
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._blas: ThreadpoolController | None = None
@@ -39,17 +40,46 @@ class Workers:
             self._pid = -1  # the pool is made anew
             ThreadpoolController().limit(limits=threads, user_api="blas")
 
+    def _enter(self) -> None:
+        self._here.inside = True
+
+    def _prepare(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
+            self._pool = ThreadPoolExecutor(self.threads, "gpugrad", initializer=self._enter)
+            self._blas = ThreadpoolController()
+
+    def share(self, function: Callable[[int], None], count: int) -> None:
+        """``function(i)`` for each i below ``count``, for work that calls no BLAS: this thread and the pool's take the
+        next number until none is left. The first exception is raised. Work that is shared out already is not
+        divided further: its threads would wait for each other."""
+        if count < 2 or self.threads < 2 or getattr(self._here, "inside", False):
+            for i in range(count):
+                function(i)
+            return
+        self._prepare()
+        assert self._pool is not None
+        numbers = iter(range(count))  # next() of a range iterator is one step of the interpreter
+
+        def work() -> None:
+            for i in numbers:
+                function(i)
+
+        others = [self._pool.submit(work) for _ in range(min(self.threads, count) - 1)]
+        try:
+            work()
+        finally:
+            for other in others:
+                other.result()
+
     def each(self, function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         """``[function(i) for i in items]``, at once where there are several items and threads. BLAS is
         held to one thread meanwhile: its threads and ours would fight for the same processors."""
         items = list(items)
         if len(items) < 2 or self.threads < 2:
             return [function(i) for i in items]
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
-            self._pool = ThreadPoolExecutor(self.threads, "gpugrad")
-            self._blas = ThreadpoolController()
+        self._prepare()
         assert self._pool is not None and self._blas is not None
         # One caller at a time: two overlapping limits would restore each other's 1.
         with self._lock, self._blas.limit(limits=1, user_api="blas"):
