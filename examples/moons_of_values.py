@@ -3,7 +3,7 @@
     python examples/moons_of_values.py --out runs/values
 
 The same task and loss as ``train_moons.py``, to look at rather than to be fast: every number of every neuron is a
-node of the graph. Writes the decision boundary as PNG, and one neuron's graph as SVG.
+node of the graph. Writes the decision boundary as PNG, and one neuron's graph as SVG (without Graphviz: its text).
 """
 
 from __future__ import annotations
@@ -76,8 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     activation = neuron(points[0])
     activation.backward()
     names = {"w0": neuron.w[0], "w1": neuron.w[1], "b": neuron.b}
-    viz.graph(activation, names, rankdir="LR").save(folder / "neuron.svg")
-    print(f"wrote {folder / 'boundary.png'} and {folder / 'neuron.svg'}")
+    picture = viz.graph(activation, names, rankdir="LR")
+    try:
+        drawn = picture.save(folder / "neuron.svg")
+    except RuntimeError as error:  # Graphviz is missing
+        print(error)
+        drawn = picture.save(folder / "neuron.dot")
+    print(f"wrote {folder / 'boundary.png'} and {drawn}")
     return 0
 
 

@@ -60,7 +60,7 @@ _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
 _LAZY = {"nn", "func", "optim", "utils", "datasets", "io", "viz", "linalg", "special", "cuda", "distributions"}
-_LAZILY_FROM = {"save": "io", "load": "io", "Value": "value"}
+_LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func"}
 
 
 def __getattr__(name: str) -> Any:

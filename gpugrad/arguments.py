@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpugrad.autograd.modes import mode
-from gpugrad.errors import DeviceError
+from gpugrad.errors import DeviceError, DTypeError
 from gpugrad.ops import creation, inplace
 from gpugrad.ops.table import describe
 from gpugrad.tensor import Tensor
@@ -31,6 +31,8 @@ _ALIASES = {
     "split_size": "split_size_or_sections",
 }
 _OF_ONE = {"clamp_min": {"min": "other"}, "clamp_max": {"max": "other"}}
+#: functions whose results must match ``out=`` in dtype where they are several
+_EXACT_PAIRS = ("max", "min")
 #: names by which all of ``*sizes`` may be given at once
 _WHOLE = ("size", "dims", "repeats")
 
@@ -77,18 +79,23 @@ def _renamed(
     return args
 
 
-def function(name: str, function: Callable[..., Any], out: bool) -> Callable[..., Any]:
-    """``function`` as users call it; with ``out`` it takes ``out=``."""
+def function(name: str, function: Callable[..., Any], out: bool, exact: bool = False) -> Callable[..., Any]:
+    """``function`` as users call it; with ``out`` it takes ``out=``, which with ``exact`` must have the dtype of
+    the result. A function that makes a tensor from numbers makes one of the dtype of ``out``."""
     aliases, first = _aliases(name, function)
+    known = parameters(function)
+    makes = "dtype" in known and "requires_grad" in known and not first and known[0] != "input"
 
     def call(*args: Any, **named: Any) -> Any:
         if not named:
             return function(*args)
         target = named.pop("out", None) if out else None
+        if makes and isinstance(target, Tensor) and named.get("dtype") is None and not (args and isinstance(args[0], Tensor)):
+            named["dtype"] = target.dtype
         args = _renamed(name, args, named, aliases, first)
         if target is None:
             return function(*args, **named)
-        return store(name, function(*args, **named), target)
+        return store(name, function(*args, **named), target, exact)
 
     return _like(function, call, name)
 
@@ -107,6 +114,24 @@ def method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return _like(function, call, name)
 
 
+def of_tensors(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of two tensors, neither of which may be a number."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        for x in (*args[:2], *([named["other"]] if "other" in named else ())):
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"{name}: both arguments must be tensors, got {type(x).__name__}; gpugrad.tensor(...) makes one"
+                )
+        return function(*args, **named)
+
+    direct = getattr(function, "inplace", None)
+    call = _like(function, call, name)
+    if direct is not None:
+        call.inplace = of_tensors(name + "_", direct)  # type: ignore[attr-defined]
+    return call
+
+
 def _like(function: Any, call: Any, name: str) -> Any:
     call.__name__ = call.__qualname__ = name
     call.__doc__ = function.__doc__
@@ -117,16 +142,18 @@ def _like(function: Any, call: Any, name: str) -> Any:
     return call
 
 
-def store(name: str, result: Any, out: Any) -> Any:
+def store(name: str, result: Any, out: Any, exact: bool = False) -> Any:
     """``result`` written into ``out``, which is returned; tuples member by member. ``out`` is
     resized if its shape is another, with a warning unless it was empty.
 
-    Raises TypeError if ``out`` is no tensor, RuntimeError if a gradient is asked for or the dtype
-    of the result cannot be stored in that of ``out``, DeviceError for two devices."""
+    Raises TypeError if ``out`` is no tensor, RuntimeError if a gradient is asked for, DTypeError (both) if
+    the dtype of the result cannot be stored in that of ``out`` or, with ``exact``, is another, DeviceError for two
+    devices."""
     if isinstance(result, tuple):
         if not isinstance(out, (tuple, list)) or len(out) != len(result):
             raise TypeError(f"{name}: out must be a tuple of {len(result)} tensors")
-        stored = tuple(store(name, r, o) for r, o in zip(result, out, strict=True))
+        exact = exact or name in _EXACT_PAIRS
+        stored = tuple(store(name, r, o, exact) for r, o in zip(result, out, strict=True))
         return type(result)(*stored) if hasattr(result, "_fields") else stored
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}: out must be a Tensor, not {type(out).__name__}")
@@ -137,8 +164,11 @@ def store(name: str, result: Any, out: Any) -> Any:
         )
     if result._backend is not out._backend:
         raise DeviceError(f"{name}: the result and out are on different devices: {describe(result, out)}")
-    if not can_cast(result.dtype, out.dtype):
-        raise RuntimeError(f"{name}: a {result.dtype.name} result cannot be stored in an out of {out.dtype.name}")
+    if result.dtype is not out.dtype and (exact or not can_cast(result.dtype, out.dtype)):
+        raise DTypeError(
+            f"{name}: a {result.dtype.name} result cannot be stored in an out of {out.dtype.name}; make out of "
+            f"dtype gpugrad.{result.dtype.name}"
+        )
     if result.shape != out.shape:
         if out.numel():
             warnings.warn(

@@ -24,6 +24,8 @@ _factories: dict[str, Callable[[int], Any]] = {}
 _enumerators: dict[str, Callable[..., list[Any]]] = {}
 _open: dict[tuple[str, int], Any] = {}
 _lock = threading.RLock()
+#: what is called with every backend that is opened: empty, or the profiler's
+on_open: list[Callable[[Any], None]] = []
 _auto: Device | None = None
 
 
@@ -125,14 +127,16 @@ def backend_of(device: Device) -> Any:
             if key not in _open:
                 _load(device.type)
                 _open[key] = _factories[device.type](device.index)
+                for tell in on_open:
+                    tell(_open[key])
             found = _open[key]
     return found
 
 
-def opened(type: str) -> list[Any]:
-    """The backends of devices of ``type`` that have been opened."""
+def opened(type: str | None = None) -> list[Any]:
+    """The backends of devices (of ``type``, if given) that have been opened."""
     with _lock:
-        return [backend for (kind, _), backend in _open.items() if kind == type]
+        return [backend for (kind, _), backend in _open.items() if type in (None, kind)]
 
 
 def parse(text: str) -> Device:

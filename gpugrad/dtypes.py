@@ -151,7 +151,8 @@ class finfo:
         self.resolution = real(info.resolution)
 
     def __repr__(self) -> str:
-        return f"finfo(dtype={self.dtype}, eps={self.eps}, min={self.min}, max={self.max}, tiny={self.tiny})"
+        names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        return f"finfo({', '.join(f'{n}={getattr(self, n):g}' for n in names)}, dtype={self.dtype})"
 
 
 class iinfo:
@@ -168,4 +169,4 @@ class iinfo:
         self.min = info.min
 
     def __repr__(self) -> str:
-        return f"iinfo(dtype={self.dtype}, min={self.min}, max={self.max})"
+        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"

@@ -20,6 +20,11 @@ class DTypeError(GpugradError, TypeError):
     """An op is not defined for a dtype, or its result cannot be stored in one."""
 
 
+class OutOfRangeError(GpugradError, IndexError):
+    """An index in a tensor lies outside the size that it indexes. An IndexError, and a RuntimeError too, which is
+    what PyTorch raises for it in ``gather`` and ``scatter``."""
+
+
 class OutOfMemoryError(DeviceError):
     """A device could not give the memory asked for."""
 

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from gpugrad import arguments, dtypes, formats
+from gpugrad.autograd.modes import is_inference_mode_enabled
 from gpugrad.devices import Device, backend_of, of_dlpack
 from gpugrad.ops import table
 from gpugrad.ops.table import wrap

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import numpy as np
+
 from gpugrad import arguments, dtypes, ops
 from gpugrad.autograd import is_grad_enabled
 from gpugrad.ops import creation, elementwise, inplace
@@ -137,19 +139,43 @@ IN_PLACE_FUNCTIONS = (
 #: functions that make views, several tensors or no tensor, and so have no ``out=``
 WITHOUT_OUT = frozenset(
     (
-        "allclose argwhere as_strided as_tensor broadcast_tensors broadcast_to chunk clone count_nonzero diagonal einsum "
-        "empty_like equal expand flatten flip fliplr flipud from_numpy full_like index_fill isclose isfinite isinf isnan "
-        "masked_fill meshgrid movedim narrow ones_like permute rand_like randint_like randn_like ravel relu repeat "
-        "reshape roll select split squeeze std_mean t tensor tile transpose unbind unflatten unsqueeze var_mean "
-        "adjoint asarray empty_permuted empty_strided atleast_1d atleast_2d atleast_3d bartlett_window blackman_window block_diag broadcast_shapes "
-        "cartesian_prod combinations diag_embed diagflat diagonal_scatter as_strided_scatter select_scatter "
-        "dsplit fill frombuffer hamming_window hann_window hsplit index_put kaiser_window masked_scatter "
-        "moveaxis put repeat_interleave rot90 scalar_tensor split_with_sizes swapaxes swapdims tensor_split trace tril_indices "
-        "triu_indices unravel_index unsafe_chunk unsafe_split unsafe_split_with_sizes vander vsplit "
-        "zeros_like conj imag is_conj is_neg isreal positive real resolve_conj resolve_neg rsub "
-        "bincount binomial cdist corrcoef cosine_similarity cov cumulative_trapezoid dist gradient "
-        "histogramdd norm_except_dim pairwise_distance pdist poisson segment_reduce trapezoid trapz unique "
-        "unique_consecutive"
+        "adjoint allclose argwhere as_strided as_strided_scatter as_tensor asarray atleast_1d atleast_2d "
+        "atleast_3d bartlett_window bincount binomial blackman_window block_diag broadcast_shapes "
+        "broadcast_tensors broadcast_to cartesian_prod cdist chunk clone combinations conj corrcoef "
+        "cosine_similarity count_nonzero cov cumulative_trapezoid diag_embed diagflat diagonal diagonal_scatter "
+        "dist dsplit einsum empty_like empty_permuted empty_strided equal expand fill flatten flip fliplr flipud "
+        "from_numpy frombuffer full_like gradient hamming_window hann_window histogramdd hsplit imag index_fill "
+        "index_put is_conj is_neg isclose isfinite isinf isnan isreal kaiser_window masked_fill masked_scatter "
+        "meshgrid moveaxis movedim narrow norm_except_dim ones_like pairwise_distance pdist permute poisson "
+        "positive put rand_like randint_like randn_like ravel real relu repeat repeat_interleave reshape "
+        "resolve_conj resolve_neg roll rot90 rsub scalar_tensor segment_reduce select select_scatter split "
+        "split_with_sizes squeeze std_mean swapaxes swapdims t tensor tensor_split tile trace transpose trapezoid "
+        "trapz tril_indices triu_indices unbind unflatten unique unique_consecutive unravel_index unsafe_chunk "
+        "unsafe_split unsafe_split_with_sizes unsqueeze vander var_mean vsplit zeros_like"
+    ).split()
+)
+
+#: functions whose ``out=`` must have the dtype of the result; the others convert to it
+EXACT_OUT = frozenset(
+    (
+        "abs absolute addbmm addmm addmv alias_copy all amax amin aminmax any arange argmax argmin argsort "
+        "as_strided_copy baddbmm bitwise_not bmm bucketize ceil conj_physical cross cummax cummin diag diagonal_copy "
+        "dot empty expand_copy eye fix float_power floor frac frexp full gather heaviside histc histogram index_add "
+        "index_copy index_reduce index_select isin isneginf isposinf kthvalue linspace log_softmax logcumsumexp "
+        "logspace lu_solve lu_unpack masked_select matmul median mm mode msort multinomial mv nan_to_num nanmedian "
+        "nanquantile narrow_copy neg negative nonzero norm ones ormqr permute_copy qr quantile randint randn rand "
+        "randperm range renorm round scatter scatter_add scatter_reduce searchsorted select_copy sgn sign signbit "
+        "slice_copy slice_scatter softmax sort split_copy split_with_sizes_copy squeeze_copy svd t_copy take "
+        "take_along_dim tensordot topk transpose_copy triangular_solve tril triu trunc unbind_copy unfold_copy "
+        "unsqueeze_copy vdot view_copy where zeros"
+    ).split()
+)
+
+#: functions of two tensors that take no number in place of either
+OF_TENSORS = frozenset(
+    (
+        "arctan2 atan2 fmax fmin gcd heaviside hypot igamma igammac isclose lcm logaddexp logaddexp2 logical_and "
+        "logical_or logical_xor maximum minimum nextafter"
     ).split()
 )
 
@@ -185,7 +211,9 @@ OPERATORS = {
 def functions() -> dict[str, Any]:
     """Name -> function, for the namespace of the package."""
     return {
-        n: arguments.function(n, f, n not in WITHOUT_OUT) for table in (BOTH, FUNCTIONS) for n, f in _each(table)
+        n: arguments.function(n, f, n not in WITHOUT_OUT, n in EXACT_OUT)
+        for table in (BOTH, FUNCTIONS)
+        for n, f in _each(table)
     } | {n + "_": getattr(Tensor, n + "_") for n in IN_PLACE_FUNCTIONS.split()}
 
 
@@ -199,7 +227,7 @@ def late(name: str) -> Any:
     if module is None:
         return None
     found = getattr(importlib.import_module(f"gpugrad.{module}"), name)
-    return arguments.function(name, found, not module.startswith("nn."))
+    return arguments.function(name, found, not module.startswith("nn."), name in EXACT_OUT)
 
 
 def late_names() -> list[str]:
@@ -208,7 +236,8 @@ def late_names() -> list[str]:
 
 
 def _each(table: dict[str, str]) -> list[tuple[str, Any]]:
-    return [(name, getattr(getattr(ops, module), name)) for module, names in table.items() for name in names.split()]
+    found = [(name, getattr(getattr(ops, module), name)) for module, names in table.items() for name in names.split()]
+    return [(name, arguments.of_tensors(name, f) if name in OF_TENSORS else f) for name, f in found]
 
 
 def attach() -> None:
@@ -232,15 +261,22 @@ def attach() -> None:
         setattr(Tensor, f"__{name}__", forward)
         setattr(Tensor, f"__r{name}__", reflected)
         setattr(Tensor, f"__i{name}__", augmented)
-    for name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    for name in ("lt", "le", "gt", "ge"):
         setattr(Tensor, f"__{name}__", _operator(getattr(elementwise, name))[0])
+    for name in ("eq", "ne"):
+        setattr(Tensor, f"__{name}__", _equality(getattr(elementwise, name)))
     for name in ("neg", "abs"):
         setattr(Tensor, f"__{name}__", getattr(elementwise, name))
 
 
+_NUMBERS = frozenset((bool, int, float))
+
+
 def _operator(function: Any) -> tuple[Any, Any, Any]:
     def forward(self: Tensor, other: Any) -> Any:
-        return function(self, other) if is_operand(other) else NotImplemented
+        if isinstance(other, Tensor) or type(other) in _NUMBERS or is_operand(other):
+            return function(self, other)
+        return NotImplemented
 
     def reflected(self: Tensor, other: Any) -> Any:
         return function(other, self) if is_operand(other) else NotImplemented
@@ -249,6 +285,15 @@ def _operator(function: Any) -> tuple[Any, Any, Any]:
         return function.inplace(self, other) if is_operand(other) else NotImplemented
 
     return forward, reflected, augmented
+
+
+def _equality(function: Any) -> Any:
+    def forward(self: Tensor, other: Any) -> Any:
+        if isinstance(other, np.ndarray):  # left to NumPy it would be one bool
+            other = creation.from_numpy(other)
+        return function(self, other) if is_operand(other) else NotImplemented
+
+    return forward
 
 
 def _named(method: Any, name: str, text: str) -> Any:
@@ -269,6 +314,11 @@ def _write_back(name: str, function: Any) -> Any:
         # What the derivative saves of this tensor has to outlive the write.
         wanted = is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in (self, *args))
         result = function(self.clone() if wanted else self, *args, **options)
+        if result.shape != self.shape:
+            raise RuntimeError(
+                f"{name}_: a result of shape {tuple(result.shape)} does not fit the tensor of shape "
+                f"{tuple(self.shape)} it is stored in; call {name}() out of place"
+            )
         if not arguments.can_cast(result.dtype, self.dtype):
             raise RuntimeError(f"{name}_: a {result.dtype.name} result cannot be stored in a {self.dtype.name} tensor")
         return inplace.write(name + "_", self, creation.cast(result, self.dtype))
@@ -284,7 +334,7 @@ def _late_method(module: str, name: str) -> Any:
 
 
 def _cast(name: str, dtype: dtypes.DType) -> Any:
-    def method(self: Tensor) -> Tensor:
+    def method(self: Tensor, memory_format: Any = None) -> Tensor:
         return creation.cast(self, dtype)
 
     return _named(method, name, f"Converted to {dtype.name}.")

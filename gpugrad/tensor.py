@@ -103,6 +103,16 @@ class Tensor(TensorInfo):
     def __repr__(self) -> str:
         return format_tensor(self)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not found: PyTorch's attributes that are absent here say why."""
+            from gpugrad.absent import REASONS
+
+            why = f": {REASONS[name]}" if name in REASONS else ""
+            text = f"{type(self).__name__!r} object has no attribute {name!r}{why}"
+            raise AttributeError(text, name=name, obj=self)
+
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if not self._array.ndim else object.__format__(self, spec)
 
@@ -147,6 +157,10 @@ class Tensor(TensorInfo):
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        """What a NumPy ufunc makes of a tensor is a tensor again."""
+        return creation.from_numpy(np.asarray(array))
 
     def __dlpack__(self, **options: Any) -> Any:
         """The DLPack capsule that shares this tensor's memory. Raises BufferError where the device
@@ -212,6 +226,8 @@ class Tensor(TensorInfo):
             options.pop(unused, None)
         if options:
             raise TypeError(f"to: unexpected argument {', '.join(options)}")
+        switches = [a for a in args if isinstance(a, bool)]  # non_blocking and copy by position
+        copy = copy or switches[1:] == [True]
         for a in args:
             if isinstance(a, Tensor):
                 device, dtype = a.device, a.dtype
@@ -220,7 +236,7 @@ class Tensor(TensorInfo):
             elif isinstance(a, (str, Device)):
                 device = a
             elif isinstance(a, bool):
-                continue  # non_blocking by position
+                continue
             elif isinstance(a, int):
                 device = a
             elif a is not None:
@@ -349,6 +365,10 @@ class Tensor(TensorInfo):
         edge = edge_of(self)
         return edge is None or edge is self
 
+    def _is_view(self) -> bool:
+        """Whether this tensor shows memory of another one."""
+        return self._base is not None
+
     @property
     def grad_fn(self) -> Node | None:
         """The node that computed it, None for a leaf."""
@@ -431,7 +451,11 @@ class Tensor(TensorInfo):
         return getattr(owner, attribute).add(hook)
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this non-leaf in ``.grad`` too."""
+        """Keep the gradient of this non-leaf in ``.grad`` too. Raises RuntimeError for a tensor without a graph."""
+        if not self.requires_grad:
+            raise RuntimeError(
+                f"retain_grad: this tensor of shape {tuple(self.shape)} does not require grad, so it gets no gradient"
+            )
         if self.is_leaf:
             return
         import weakref
@@ -572,6 +596,22 @@ class Tensor(TensorInfo):
         if edge is not None:
             inplace.overwritten(self, edge)
         return self
+
+    def ones_like_root(self) -> Tensor:
+        """Ones of this shape, dtype and device, for the walk to begin with."""
+        array = self._backend.empty(self._array.shape, self._array.dtype)
+        self._backend.fill(array, 1)
+        return table.wrap(array, self._backend)
+
+    def accumulate_(self, gradient: Tensor) -> None:
+        """In place ``add_`` outside the graph, for the walk: nothing to promote, to broadcast or to record."""
+        backend = self._backend
+        mine, other = self._array, gradient._array
+        if backend is not gradient._backend or mine.dtype != other.dtype or mine.shape != other.shape:
+            self.add_(gradient)
+            return
+        backend.map(elementwise.add.kernel, (mine, other), mine.dtype, mine.dtype, mine)
+        inplace.changed("add_", self)
 
     def zero_(self) -> Tensor:
         """Set every element to 0."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from gpugrad import dtypes, layout
 from gpugrad.autograd.graph import Variable, storage_of
+from gpugrad.autograd.modes import no_grad
 from gpugrad.devices import Device
 from gpugrad.formats import strided
 from gpugrad.ops import creation, table
 
 
 class Size(tuple[int, ...]):
-    """A tensor's shape: a tuple with ``numel()``."""
+    """A tensor's shape: a tuple with ``numel()``. Parts, sums and multiples of it are Sizes too."""
 
     __slots__ = ()
 
@@ -21,8 +23,26 @@ class Size(tuple[int, ...]):
         """The number of elements."""
         return math.prod(self)
 
+    def __getitem__(self, index: Any) -> Any:
+        part = tuple.__getitem__(self, index)
+        return Size(part) if isinstance(index, slice) else part
+
+    def __add__(self, other: Any) -> Any:
+        return Size((*self, *other)) if isinstance(other, tuple) else NotImplemented
+
+    def __radd__(self, other: Any) -> Any:
+        return Size((*other, *self)) if isinstance(other, tuple) else NotImplemented
+
+    def __mul__(self, times: Any) -> Any:
+        return Size(tuple.__mul__(self, times))
+
+    __rmul__ = __mul__
+
+    def __reduce__(self) -> Any:
+        return Size, (tuple(self),)
+
     def __repr__(self) -> str:
-        return f"Size({list(self)})"
+        return f"gpugrad.Size({list(self)})"
 
 
 class UntypedStorage:
@@ -43,6 +63,49 @@ class UntypedStorage:
         return self.size_in_bytes
 
     size = nbytes
+
+
+class TypedStorage(UntypedStorage):
+    """The same memory seen as elements of one dtype: ``len``, iteration and indexing as of a flat tensor."""
+
+    __slots__ = ("elements",)
+
+    def __init__(self, address: int, size_in_bytes: int, elements: Any) -> None:
+        super().__init__(address, size_in_bytes)
+        self.elements = elements
+
+    @property
+    def dtype(self) -> dtypes.DType:
+        """What the elements are."""
+        return self.elements.dtype
+
+    def size(self) -> int:
+        """Number of elements."""
+        return self.elements.numel()
+
+    __len__ = size
+
+    def __getitem__(self, index: int) -> Any:
+        return self.elements[index].item()
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self.elements[index] = value
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tolist())
+
+    def tolist(self) -> list[Any]:
+        """The elements as Python numbers."""
+        return self.elements.tolist()
+
+    def untyped(self) -> UntypedStorage:
+        """The bytes."""
+        return UntypedStorage(self.address, self.size_in_bytes)
+
+    def __repr__(self) -> str:
+        lines = "\n".join(f" {value}" for value in self.tolist())
+        device = self.elements.device
+        return f"{lines}\n[gpugrad.storage.TypedStorage(dtype={self.dtype}, device={device}) of size {self.size()}]"
 
 
 class TensorInfo(Variable):
@@ -117,6 +180,15 @@ class TensorInfo(Variable):
         if not self._array.size and self.is_contiguous():
             strides = layout.contiguous_strides(self._array.shape, 1)
         return strides if dim is None else strides[dim]
+
+    def dim_order(self, *, ambiguity_check: Any = False) -> tuple[int, ...]:
+        """The dimensions from the widest stride to the narrowest."""
+        strides = self.stride()
+        return tuple(sorted(range(self.ndim), key=lambda i: (-strides[i], i)))
+
+    def to_dense(self, dtype: Any = None, *, masked_grad: bool = True) -> Any:
+        """Itself (converted to ``dtype``): all tensors are dense here."""
+        return self if dtype is None else self.to(dtype)  # type: ignore[attr-defined]
 
     def storage_offset(self) -> int:
         """Elements from the start of the storage to the first one of this tensor."""
@@ -205,7 +277,13 @@ class TensorInfo(Variable):
         """What is known of the memory that tensors share: its address and its size."""
         return UntypedStorage(self.data_ptr() - self._offset, storage_of(self).nbytes)
 
-    storage = untyped_storage
+    def storage(self) -> TypedStorage:
+        """The memory this tensor lies in, as elements of its dtype."""
+        held = storage_of(self).nbytes
+        count, rest = held // self.itemsize, self._offset % self.itemsize
+        with no_grad():
+            flat = table.make_view(self.detach(), (count - bool(rest),), (self.itemsize,), rest - self._offset)  # type: ignore[attr-defined]
+        return TypedStorage(self.data_ptr() - self._offset, held, flat)
 
     def is_set_to(self, tensor: Any) -> bool:
         """Whether both have the same memory, shape and strides."""

@@ -58,7 +58,7 @@ class Value(Node):
         self._grad = _number("grad", value)
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def title(self) -> str:  # type: ignore[override]
         return self._op or "value"
 
     @property

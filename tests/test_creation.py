@@ -297,7 +297,7 @@ def test_shape_vocabulary():
     assert x.shape == (2, 3, 4) and x.size() == gg.Size([2, 3, 4]) and x.size(1) == 3 and x.size(-1) == 4
     assert x.shape.numel() == 24 and x.numel() == x.nelement() == 24 and x.dim() == x.ndim == x.ndimension() == 3
     assert x.element_size() == x.itemsize == 4 and x.nbytes == 96
-    assert isinstance(x.shape, tuple) and repr(x.shape) == "Size([2, 3, 4])"
+    assert isinstance(x.shape, tuple) and repr(x.shape) == "gpugrad.Size([2, 3, 4])"
     assert x.is_cpu and not x.is_cuda and x.get_device() == -1 and not x.is_complex()
     n, *rest = x.shape
     assert (n, rest) == (2, [3, 4])

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -214,12 +215,24 @@ def test_moons_are_separated_completely(device, example, capsys, tmp_path):
     assert (tmp_path / "run" / "boundary.png").read_bytes().startswith(PNG)
 
 
-def test_moons_are_separated_by_single_numbers(example, capsys, tmp_path):
+def test_moons_are_separated_by_single_numbers(example, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Graphviz
     main = example("moons_of_values").main
     assert main(["--points", "30", "--hidden", "6", "6", "--steps", "50", "--out", "run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "67 parameters, 30 points" and float(lines[-2].split("accuracy ")[1].rstrip("%")) > 85
+    assert lines[0] == "67 parameters, 30 points" and float(lines[-3].split("accuracy ")[1].rstrip("%")) > 85
+    assert "graphviz" in lines[-2] and lines[-1].endswith("neuron.dot")
     assert (tmp_path / "run" / "boundary.png").read_bytes().startswith(PNG)
+    drawn = (tmp_path / "run" / "neuron.dot").read_text()
+    assert "digraph" in drawn and "ReLU" in drawn and "w1" in drawn
+
+
+def test_a_neuron_is_drawn_where_graphviz_is(example, capsys, tmp_path):
+    pytest.importorskip("graphviz", reason="the Python package graphviz (extra 'viz') is not installed")
+    if shutil.which("dot") is None:
+        pytest.skip("Graphviz's program dot is not installed")
+    main = example("moons_of_values").main
+    assert main(["--points", "4", "--hidden", "2", "--steps", "1", "--out", "run"]) == 0
     drawn = (tmp_path / "run" / "neuron.svg").read_text()
     assert "<svg" in drawn and ">ReLU<" in drawn and ">w1<" in drawn
 

@@ -45,7 +45,8 @@ def test_out(device):
     gg.sum(x, 1, out=column)
     assert column.tolist() == [3, 7]
     wide = gg.empty(0, dtype=gg.float64) if device == "cpu" else gg.empty(0, device=device)
-    assert gg.matmul(x, x, out=wide).tolist() == [[7, 10], [15, 22]]
+    assert gg.add(x, x, out=wide).tolist() == [[2, 4], [6, 8]]
+    assert gg.matmul(x, x, out=gg.empty(0, device=device)).tolist() == [[7, 10], [15, 22]]
     values, indices = gg.empty(0, device=device), gg.empty(0, dtype=gg.int64, device=device)
     got = gg.max(x, 1, out=(values, indices))
     assert got.values is values and values.tolist() == [2, 4] and indices.tolist() == [1, 1]

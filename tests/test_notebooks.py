@@ -2,14 +2,17 @@
 
 import asyncio
 import base64
+import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
-#: how many pictures each shows: PNG by matplotlib, SVG by gpugrad.viz
+GRAPHVIZ = importlib.util.find_spec("graphviz") is not None and shutil.which("dot") is not None
+#: how many pictures each shows: PNG by matplotlib, SVG by gpugrad.viz where Graphviz is installed
 PICTURES = {"devices": (0, 0), "graphs": (0, 5), "mnist": (3, 0), "moons": (3, 0), "values": (0, 2), "xor": (1, 0)}
 
 
@@ -44,15 +47,27 @@ def run(path, monkeypatch):
     return notebook
 
 
+def shown(notebook):
+    """What the cells show, by MIME type. Nothing may be written to stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+    return [o.data for o in outputs if o.output_type in ("display_data", "execute_result")]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, monkeypatch):
-    notebook = run(path, monkeypatch)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    complaints = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
-    assert not complaints
-    shown = [o.data for o in outputs if o.output_type in ("display_data", "execute_result")]
-    png = [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
-    svg = [data["image/svg+xml"] for data in shown if "image/svg+xml" in data]
-    assert (len(png), len(svg)) == PICTURES[path.stem]
+    results = shown(run(path, monkeypatch))
+    png = [base64.b64decode(data["image/png"]) for data in results if "image/png" in data]
+    svg = [data["image/svg+xml"] for data in results if "image/svg+xml" in data]
+    plots, graphs = PICTURES[path.stem]
+    assert (len(png), len(svg)) == (plots, graphs if GRAPHVIZ else 0)
     assert all(picture.startswith(b"\x89PNG\r\n") and len(picture) > 3000 for picture in png)
     assert all("<svg" in picture and "</svg>" in picture for picture in svg)
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if PICTURES[p.stem][1]], ids=lambda path: path.stem)
+def test_graphs_are_text_without_graphviz(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    texts = [data["text/plain"] for data in shown(run(path, monkeypatch)) if "image/svg+xml" not in data]
+    graphs = [text for text in texts if text.startswith("graph of ")]
+    assert len(graphs) == PICTURES[path.stem][1] and all("no picture: " in text for text in graphs)

@@ -41,7 +41,7 @@ def check(node: Node, gradients: Sequence[Any]) -> None:
     for i, g in enumerate(gradients):
         if g is not None and hasattr(g, "isnan") and bool(g.isnan().any().item()):
             raise RuntimeError(
-                f"{node.name}: the gradient for its input {i}, of shape {tuple(g.shape)}, holds NaN; {_where(node)}"
+                f"{node.title}: the gradient for its input {i}, of shape {tuple(g.shape)}, holds NaN; {_where(node)}"
             )
 
 

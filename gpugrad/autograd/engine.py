@@ -41,34 +41,31 @@ def _walk(
     create_graph: bool,
     wanted: Sequence[Node | Variable] | None,
 ) -> dict[int, Any]:
-    pending: dict[int, Any] = {}  # sequence number of a node -> its gradient so far
-    nodes: dict[int, Node] = {}
-    heap: list[int] = []
+    pending: dict[int, Any] = {}  # minus the sequence number of a node -> its gradient so far
+    heap: list[tuple[int, Node]] = []
     leaves: dict[int, tuple[Any, Any, bool]] = {}  # id -> leaf, gradient, whether it is ours
     captured: dict[int, Any] = {}
     capture_ids = {id(e) for e in wanted} if wanted is not None else None
     useful = _reaching([n for n, _ in roots], capture_ids) if capture_ids is not None else None
+    arriving: list[tuple[Any, Any, bool]] = [(edge, gradient, False) for edge, gradient in roots]
 
-    def deliver(edge: Node | Variable, gradient: Any, owned: bool) -> None:
-        if isinstance(edge, Node):
-            number = edge.sequence
-            if number in pending:
-                pending[number] = pending[number] + gradient
-            else:
-                pending[number] = gradient
-                nodes[number] = edge
-                heappush(heap, -number)
-        elif capture_ids is None or id(edge) in capture_ids:
-            held = leaves.get(id(edge))
-            leaves[id(edge)] = (edge, gradient, owned) if held is None else (edge, held[1] + gradient, True)
-
-    for edge, gradient in roots:
-        deliver(edge, gradient, False)
-
-    while heap:
-        number = -heappop(heap)
-        node = nodes.pop(number)
+    while True:
+        for edge, g, owned in arriving:
+            if isinstance(edge, Node):
+                number = -edge.sequence
+                if number in pending:
+                    pending[number] = pending[number] + g
+                else:
+                    pending[number] = g
+                    heappush(heap, (number, edge))
+            elif capture_ids is None or id(edge) in capture_ids:
+                held = leaves.get(id(edge))
+                leaves[id(edge)] = (edge, g, owned) if held is None else (edge, held[1] + g, True)
+        if not heap:
+            break
+        number, node = heappop(heap)
         gradient = pending.pop(number)
+        arriving = []
         if node.hooks:
             gradient = _run_hooks(node.hooks, gradient)
         if capture_ids is not None:
@@ -83,10 +80,10 @@ def _walk(
         if not retain_graph:
             node.release()
         fresh = node.owns_result()
-        for target, g in zip(node.edges, gradients, strict=True):
-            if target is not None and g is not None:
+        for edge, g in zip(node.edges, gradients, strict=True):
+            if edge is not None and g is not None:
                 # A view op gives its result a storage record; so does a saved value.
-                deliver(target, g, fresh and g is not gradient and getattr(g, "_storage", 0) is None)
+                arriving.append((edge, g, fresh and g is not gradient and getattr(g, "_storage", 0) is None))
 
     for leaf, gradient, owned in leaves.values():
         if leaf._hooks:
@@ -106,7 +103,7 @@ def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> No
     elif create_graph:
         leaf._grad = leaf._grad + gradient
     else:
-        leaf._grad.add_(gradient)
+        leaf._grad.accumulate_(gradient)
     for hook in list((leaf.__dict__.get("_post_hooks") or {}).values()):
         hook(leaf)
 
@@ -157,7 +154,7 @@ def _root_gradients(outputs: Sequence[Any], gradients: Sequence[Any], what: str)
                 )
             if not y.dtype.is_floating_point:
                 raise RuntimeError(f"{what}: only floating-point tensors have gradients, not {y.dtype}")
-            g = y.detach().new_ones(y.shape)
+            g = y.ones_like_root()
         else:
             if tuple(g.shape) != tuple(y.shape):
                 raise RuntimeError(f"{what}: the gradient has shape {tuple(g.shape)}, the tensor {tuple(y.shape)}")
@@ -208,11 +205,13 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
-    """One gradient per input, that of all ``outputs`` added up; ``.grad`` is left alone.
+    """One gradient per input, that of all ``outputs`` added up; ``.grad`` is left alone (``only_inputs``, from old
+    programs, changes nothing).
 
     With ``is_grads_batched`` each of ``grad_outputs`` holds several gradients along a first dimension, and so does each
     result: a walk for each. Raises RuntimeError where an input does not require grad or, unless ``allow_unused`` (then
@@ -227,7 +226,7 @@ def grad(
     if len(gs) != len(ys):
         raise RuntimeError(f"grad: {len(ys)} outputs but {len(gs)} grad_outputs")
     if is_grads_batched:
-        options = (create_graph, allow_unused, False, materialize_grads)
+        options = (create_graph, True, allow_unused, False, materialize_grads)
         return _batched_grad(ys, xs, gs, retain_graph or create_graph, *options)
     edges = []
     for i, x in enumerate(xs):

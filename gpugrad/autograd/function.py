@@ -46,13 +46,13 @@ class FunctionCtx:
 
 
 class _FunctionNode(Node):
-    __slots__ = ("function", "ctx", "saved", "outputs", "freed", "name", "positions")
+    __slots__ = ("function", "ctx", "saved", "outputs", "freed", "title", "positions")
 
     def __init__(self, edges: tuple[Any, ...], function: type[Function], ctx: FunctionCtx) -> None:
         super().__init__(edges)
         self.function = function
         self.ctx = ctx
-        self.name = function.__name__
+        self.title = function.__name__
         self.freed = False
         self.saved: tuple[Any, ...] = ()
         self.outputs: list[tuple[tuple[int, ...], Any, Any]] = []
@@ -61,6 +61,10 @@ class _FunctionNode(Node):
     def owns_result(self) -> bool:
         return False
 
+    def name(self) -> str:
+        """The name of the function and "Backward", as in PyTorch."""
+        return f"{self.title}Backward"
+
     def release(self) -> None:
         self.freed = True
         self.saved = ()
@@ -68,7 +72,7 @@ class _FunctionNode(Node):
     def unpack(self) -> tuple[Any, ...]:
         if self.freed:
             raise RuntimeError(
-                f"{self.name}: this graph was already walked and its saved values are freed; pass retain_graph=True "
+                f"{self.title}: this graph was already walked and its saved values are freed; pass retain_graph=True "
                 "to the first backward to walk it twice"
             )
         result: list[Any] = []
@@ -79,7 +83,7 @@ class _FunctionNode(Node):
             kind, array, backend, storage, version, edge = item
             if storage.version != version:
                 raise RuntimeError(
-                    f"{self.name}: a tensor of shape {tuple(array.shape)} that it saved for backward was changed in "
+                    f"{self.title}: a tensor of shape {tuple(array.shape)} that it saved for backward was changed in "
                     f"place by {storage.changed_by} (version {storage.version}, saved at {version}); clone it first"
                 )
             tensor = kind._wrap(array, backend)
@@ -101,7 +105,7 @@ class _FunctionNode(Node):
         result = result if isinstance(result, tuple) else (result,)
         count = len(self.ctx.needs_input_grad)
         if len(result) > count and any(r is not None for r in result[count:]) or len(result) < count:
-            raise RuntimeError(f"{self.name}.backward returned {len(result)} gradients for {count} inputs of forward")
+            raise RuntimeError(f"{self.title}.backward returned {len(result)} gradients for {count} inputs of forward")
         return tuple(result[i] for i in self.positions)
 
 
@@ -238,7 +242,7 @@ class _OnceNode(Node):
     """Stands where a derivative is not to be differentiated."""
 
     __slots__ = ()
-    name = "once_differentiable"
+    title = "once_differentiable"
 
     def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
         raise RuntimeError(

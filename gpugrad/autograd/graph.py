@@ -80,7 +80,7 @@ class Node:
     __slots__ = ("edges", "sequence", "hooks", "__weakref__")
 
     #: What the operation is called in error messages and drawings.
-    name = "node"
+    title = "node"
     edges: tuple[Node | Variable | None, ...]
     hooks: dict[int, Callable[..., Any]] | None
 
@@ -109,15 +109,23 @@ class Node:
         return tuple((e if isinstance(e, Node) else AccumulateGrad(e) if e is not None else None, 0)
                      for e in self.edges)  # fmt: skip
 
+    def name(self) -> str:
+        """PyTorch's name for such a node: ``AddBackward0`` of an addition."""
+        from gpugrad.autograd.naming import node_name
+
+        meta = getattr(self, "meta", ())
+        ndim = len(meta[0][0]) if meta and meta[0] is not None else 0
+        return node_name(self.title, getattr(self, "params", {}), ndim)
+
     def __repr__(self) -> str:
-        return f"<{self.name} backward>"
+        return f"<{self.name()} object at {id(self):#x}>"
 
 
 class AccumulateGrad(Node):
     """Passes a gradient on to a leaf: lets a value saved from a leaf be differentiated again."""
 
     __slots__ = ()
-    name = "accumulate"
+    title = "accumulate"
 
     def __init__(self, leaf: Variable | None) -> None:
         super().__init__((leaf,))
@@ -161,10 +169,10 @@ class Slot(Node):
         self.index = index
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def title(self) -> str:  # type: ignore[override]
         parent = self.edges[0]
         assert isinstance(parent, Node)
-        return parent.name
+        return parent.title
 
     def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
         return (Parts({self.index: gradient}),)

@@ -12,6 +12,7 @@ _GENERATOR = 0x20  # the flag of generator functions' code objects; the inspect 
 
 class _Mode(threading.local):
     enabled = True
+    inference = False
 
 
 mode = _Mode()
@@ -20,6 +21,11 @@ mode = _Mode()
 def is_grad_enabled() -> bool:
     """Whether operations of this thread are recorded now."""
     return mode.enabled
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether this code runs inside :class:`inference_mode`."""
+    return mode.inference
 
 
 class _GradMode:
@@ -91,6 +97,19 @@ class inference_mode(_GradMode):
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__(not mode)
+        self._outside: list[bool] = []
+
+    def _fresh(self) -> inference_mode:
+        return inference_mode(not self._enabled)
+
+    def __enter__(self) -> None:
+        self._outside.append(mode.inference)
+        mode.inference = not self._enabled
+        super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        mode.inference = self._outside.pop()
+        super().__exit__(*error)
 
 
 class set_grad_enabled(_GradMode):

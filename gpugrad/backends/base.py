@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter_ns
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ from gpugrad import layout
 
 Array = Any  # numpy.ndarray, StridedArray, or a third party's own
 Scalar = bool | int | float
+
+#: how the names of threads begin that a backend starts for its own work: a call they make is part of another
+WORKER_THREADS = "gpugrad"
 
 
 class DeviceInfo(NamedTuple):
@@ -66,7 +70,7 @@ class Elementwise:
     error (``error``: exception type and text).
     """
 
-    __slots__ = ("name", "numpy", "c", "arity", "check", "c_check", "error", "masked")
+    __slots__ = ("name", "numpy", "c", "arity", "check", "c_check", "error", "masked", "simple")
 
     def __init__(
         self,
@@ -87,6 +91,33 @@ class Elementwise:
         self.c_check = c_check
         self.error = error
         self.masked = masked
+        self.simple = check is None and not masked
+
+
+class Timeline:
+    """Tells when a device worked, for the profiler, from when :meth:`Backend.timeline` makes it until :meth:`close`.
+
+    This one is the host's clock around each call: right for devices whose calls return when the work is done."""
+
+    #: whether calls of several threads may be worked on at a time; else the device takes one after another
+    concurrent = True
+
+    def start(self) -> Any:
+        """Before a call of the contract. Returns a mark; what this thread asks of the device until :meth:`stop` is its
+        work. Does not wait for the device."""
+        return [perf_counter_ns()]
+
+    def stop(self, mark: Any) -> None:
+        """After the call, also if it raised."""
+        mark.append(perf_counter_ns())
+
+    def spans(self, mark: Any) -> list[tuple[int, int]]:
+        """(begin, end) of each piece of the work, in nanoseconds on the clock of ``time.perf_counter_ns``. Waits until
+        it is done; also after :meth:`close`."""
+        return [tuple(mark)]
+
+    def close(self) -> None:
+        """Undo what measuring needed."""
 
 
 class Backend(ABC):
@@ -148,6 +179,11 @@ class Backend(ABC):
     def release_cached(self) -> None:
         """Give memory that a pool keeps for later back to the system."""
         return None
+
+    def timeline(self) -> Timeline:
+        """Measures how long the device works from now on; at most one is open at a time. Override where work goes on
+        after a call has returned."""
+        return Timeline()
 
     # -- elementwise ---------------------------------------------------------
     @abstractmethod

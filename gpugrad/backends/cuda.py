@@ -10,14 +10,16 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from gpugrad.backends.base import DeviceInfo, StridedArray
+from gpugrad.backends.base import DeviceInfo, StridedArray, Timeline
 from gpugrad.backends.kernel_core import coalesce, elements
 from gpugrad.backends.kernel_source import SHORT
 from gpugrad.backends.kernels import KernelBackend
@@ -208,6 +210,9 @@ class CudaBackend(KernelBackend):
         self._use()
         self._runtime.deviceSynchronize()
 
+    def timeline(self) -> Timeline:
+        return _EventTimeline(self)
+
     # -- kernels --------------------------------------------------------------
     def _compile(self, source: str, fuse: bool, double: bool) -> Any:
         nvrtc = self._cuda.nvrtc
@@ -300,12 +305,15 @@ class CudaBackend(KernelBackend):
             dense = [self.export(self.copy(a)) for a in arrays]
             try:
                 with cupyx.errstate(linalg="raise"):
-                    results = _FACTORIZE[kind](_cupy(), *dense, **params)
+                    results = self._routine(kind, *dense, **params)
             except np.linalg.LinAlgError as error:
                 logger.debug("gpugrad: %s on cuda:%d: %s", kind, self.index, error)
             else:
                 return tuple(self._taken(r) for r in results)
         return self.factorize_on_host(kind, arrays, **params)
+
+    def _routine(self, kind: str, *dense: Any, **params: Any) -> tuple[Any, ...]:
+        return _FACTORIZE[kind](_cupy(), *dense, **params)
 
     def _taken(self, theirs: Any) -> StridedArray:
         """A CuPy array copied into memory of our pool."""
@@ -313,6 +321,82 @@ class CudaBackend(KernelBackend):
         if ours.size:
             self.export(ours)[...] = theirs
         return ours
+
+
+class _EventTimeline(Timeline):
+    """A pair of events around everything that is queued: launches, copies, cuBLAS's products, CuPy's routines.
+
+    The methods that queue are replaced while this is open. Between the two events lies what the driver takes for the
+    launch itself where the device had nothing else to do: some microseconds for each."""
+
+    concurrent = False
+
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+        self._cuda = backend._cuda
+        self._local = threading.local()
+        self._begin = self._record()
+        self._begin.synchronize()
+        self._origin = perf_counter_ns()
+        self._blas = backend._blas
+        for name in ("_launch", "_read", "_write", "_routine"):
+            setattr(backend, name, self._noting(getattr(backend, name)))
+        if self._blas is not None:
+            library, types = self._blas
+            backend._blas = _NotingBlas(library, self._noting(library.gemmStridedBatchedEx)), types
+
+    def _record(self) -> Any:
+        """An event in the stream that everything here goes to."""
+        self._backend._use()
+        event = self._cuda.Event()
+        event.record(self._cuda.Stream.null)
+        return event
+
+    def _noting(self, queue: Callable[..., Any]) -> Callable[..., Any]:
+        local = self._local
+
+        def noting(*args: Any, **options: Any) -> Any:
+            mark = getattr(local, "mark", None)
+            if mark is None:
+                return queue(*args, **options)
+            begin = self._record()
+            result = queue(*args, **options)
+            mark.append((begin, self._record()))
+            return result
+
+        return noting
+
+    def start(self) -> list[Any]:
+        self._local.mark = mark = []  # type: list[Any]
+        return mark
+
+    def stop(self, mark: Any) -> None:
+        self._local.mark = None
+
+    def spans(self, mark: Any) -> list[tuple[int, int]]:
+        elapsed = self._cuda.get_elapsed_time  # milliseconds
+        found = []
+        for begin, end in mark:
+            end.synchronize()
+            at = self._origin + round(elapsed(self._begin, begin) * 1e6)
+            found.append((at, at + round(elapsed(begin, end) * 1e6)))
+        return found
+
+    def close(self) -> None:
+        for name in ("_launch", "_read", "_write", "_routine"):
+            delattr(self._backend, name)
+        self._backend._blas = self._blas
+
+
+class _NotingBlas:
+    """cuBLAS with the product replaced."""
+
+    def __init__(self, library: Any, product: Callable[..., Any]) -> None:
+        self._library = library
+        self.gemmStridedBatchedEx = product
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
 
 
 def _with_info(cupy: Any, a: Any, result: Any) -> tuple[Any, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from gpugrad.backends.base import DeviceInfo, StridedArray
+from gpugrad.backends.base import DeviceInfo, StridedArray, Timeline
 from gpugrad.backends.kernels import KernelBackend
 from gpugrad.errors import DeviceError, OutOfMemoryError
 
@@ -150,6 +152,7 @@ class OpenCLBackend(KernelBackend):
         self._peak = 0
         self._launch_lock = threading.Lock()
         self._enqueue = cl.enqueue_nd_range_kernel
+        self._transfer = cl.enqueue_copy
         self._options = ["-cl-std=CL1.2"]
         if device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT:
             self._options.append("-cl-fp32-correctly-rounded-divide-sqrt")
@@ -193,13 +196,16 @@ class OpenCLBackend(KernelBackend):
         return {"allocated": self._pool.active_bytes, "peak": self._peak, "reserved": self._pool.managed_bytes}
 
     def _write(self, buffer: Any, data: np.ndarray) -> None:
-        self._cl.enqueue_copy(self._queue, buffer, data, is_blocking=True)
+        self._transfer(self._queue, buffer, data, is_blocking=True)
 
     def _read(self, buffer: Any, offset: int, data: np.ndarray) -> None:
-        self._cl.enqueue_copy(self._queue, data, buffer, src_offset=offset, is_blocking=True)
+        self._transfer(self._queue, data, buffer, src_offset=offset, is_blocking=True)
 
     def _finish(self) -> None:
         self._queue.finish()
+
+    def timeline(self) -> Timeline:
+        return _QueueTimeline(self)
 
     # -- kernels --------------------------------------------------------------
     def _compile(self, source: str, fuse: bool, double: bool) -> Any:
@@ -227,3 +233,66 @@ class OpenCLBackend(KernelBackend):
                     set_arg(i, arg)
                 i += 1
             self._enqueue(self._queue, kernel, (groups * local,), local_size)
+
+
+class _QueueTimeline(Timeline):
+    """Events of a queue that measures, which stands in for the backend's while this is open."""
+
+    concurrent = False
+
+    def __init__(self, backend: OpenCLBackend) -> None:
+        cl = backend._cl
+        device = backend._queue.device
+        queue = cl.CommandQueue(backend._context, device, cl.command_queue_properties.PROFILING_ENABLE)
+        self._backend = backend
+        self._local = threading.local()
+        self._offset = _clock_offset(cl, queue)
+        self._plain = backend._queue, backend._enqueue, backend._transfer
+        self._switch(queue, self._noting(backend._enqueue), self._noting(backend._transfer))
+
+    def _switch(self, queue: Any, enqueue: Any, transfer: Any) -> None:
+        backend = self._backend
+        with backend._launch_lock:
+            backend._queue.finish()  # two queues have no order between them
+            backend._queue, backend._enqueue, backend._transfer = queue, enqueue, transfer
+
+    def _noting(self, enqueue: Callable[..., Any]) -> Callable[..., Any]:
+        local = self._local
+
+        def noting(*args: Any, **options: Any) -> Any:
+            event = enqueue(*args, **options)
+            mark = getattr(local, "mark", None)
+            if mark is not None:
+                mark.append(event)
+            return event
+
+        return noting
+
+    def start(self) -> list[Any]:
+        self._local.mark = mark = []  # type: list[Any]
+        return mark
+
+    def stop(self, mark: Any) -> None:
+        self._local.mark = None
+
+    def spans(self, mark: Any) -> list[tuple[int, int]]:
+        found = []
+        for event in mark:
+            event.wait()
+            found.append((event.profile.start + self._offset, event.profile.end + self._offset))
+        return found
+
+    def close(self) -> None:
+        self._switch(*self._plain)
+
+
+def _clock_offset(cl: Any, queue: Any) -> int:
+    """What the host's clock shows more than the device's, in nanoseconds: by the quickest of a few markers."""
+    offsets = []
+    for _ in range(5):
+        before = perf_counter_ns()
+        event = cl.enqueue_marker(queue)
+        after = perf_counter_ns()
+        event.wait()
+        offsets.append((after - before, (before + after) // 2 - event.profile.queued))
+    return min(offsets)[1]

@@ -21,6 +21,9 @@ _NAMES = {
     solvers: "inv inv_ex lstsq lu_solve matrix_rank pinv solve solve_ex solve_triangular tensorinv tensorsolve",
 }
 
+#: their ``out=`` may have another floating dtype than the result
+_CONVERT_TO_OUT = ("cond", "householder_product", "lstsq", "matrix_power", "matrix_rank", "pinv", "tensorinv", "tensorsolve")
+
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
 for _module, _names in _NAMES.items():
     for _name in _names.split():
-        globals()[_name] = arguments.function(_name, getattr(_module, _name), _name != "diagonal")
+        globals()[_name] = arguments.function(
+            _name, getattr(_module, _name), _name != "diagonal", _name not in _CONVERT_TO_OUT
+        )
 
 __all__ = ["LinAlgError"]
 __all__ += [_name for _names in _NAMES.values() for _name in _names.split()]

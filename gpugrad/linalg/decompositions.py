@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.linalg.checks import alike, common_batch, matrices, square, succeed
-from gpugrad.ops import creation, factor, orthogonal
+from gpugrad.ops import creation, factor, inplace, orthogonal
 from gpugrad.ops import elementwise as e
 from gpugrad.ops.factor import take_rows, turned
 from gpugrad.ops.linear import matmul
@@ -219,4 +219,4 @@ def householder_product(A: Any, tau: Any) -> Any:
     q = factor.identity(m, A, n).expand((*A._array.shape[:-2], m, n))
     for i in reversed(range(tau._array.shape[-1])):
         q = reflect(A, tau, i, q)
-    return creation.contiguous(q)
+    return creation.contiguous(q) if tau._array.shape[-1] else inplace.constant_in(A, creation.clone(q))

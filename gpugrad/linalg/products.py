@@ -14,7 +14,7 @@ from gpugrad.dtypes import HALVES
 from gpugrad.errors import DTypeError
 from gpugrad.linalg.checks import alike, floating, need_square
 from gpugrad.linalg.solvers import inv
-from gpugrad.ops import creation, diagonals, factor, linear, products, table
+from gpugrad.ops import creation, diagonals, factor, inplace, linear, products, table
 from gpugrad.ops import elementwise as e
 from gpugrad.ops.creation import cast
 from gpugrad.ops.joining import cat
@@ -56,7 +56,7 @@ def matrix_power(A: Any, n: int) -> Any:
     n = operator.index(n)
     if n == 0:
         unit = factor.identity(A._array.shape[-1], A)
-        return creation.clone(expand(unit, A._array.shape))
+        return inplace.constant_in(A, creation.clone(expand(unit, A._array.shape)))
     if n < 0:
         return matrix_power(inv(A), -n)
     if n == 1:
@@ -199,7 +199,7 @@ def vander(x: Any, *, N: int | None = None) -> Any:
     count = N if N is not None else (x._array.shape[-1] if x._array.ndim else 1)
     if count < 2:
         raise RuntimeError(f"{op}: N must be 2 or more, got {count}")
-    return powers(x, count)
+    return powers(x if x._array.ndim else unsqueeze(x, 0), count)
 
 
 def powers(x: Any, count: int) -> Any:

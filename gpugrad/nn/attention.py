@@ -11,7 +11,7 @@ from gpugrad import dtypes
 from gpugrad.nn import functional as F
 from gpugrad.nn import init
 from gpugrad.nn.functional.attention import additive_mask
-from gpugrad.nn.linear import Linear
+from gpugrad.nn.linear import NonDynamicallyQuantizableLinear
 from gpugrad.nn.module import Module
 from gpugrad.nn.parameter import Parameter
 from gpugrad.ops import creation
@@ -96,7 +96,7 @@ class MultiheadAttention(Module):
         self.register_parameter("v_proj_weight", None if same else new(embed_dim, self.vdim))
         self.register_parameter("in_proj_weight", new(3 * embed_dim, embed_dim) if same else None)
         self.register_parameter("in_proj_bias", new(3 * embed_dim) if bias else None)
-        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
         self.register_parameter("bias_k", new(1, 1, embed_dim) if add_bias_kv else None)
         self.register_parameter("bias_v", new(1, 1, embed_dim) if add_bias_kv else None)
         self.add_zero_attn = add_zero_attn

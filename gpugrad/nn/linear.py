@@ -53,6 +53,10 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """A Linear under the name that MultiheadAttention's ``out_proj`` has in PyTorch, where quantisation skips it."""
+
+
 def reset_weight_and_bias(weight: Tensor, bias: Tensor | None) -> None:
     """PyTorch's initial values of linear and convolution layers: both uniform within 1/sqrt(fan in)."""
     init.kaiming_uniform_(weight, a=math.sqrt(5))

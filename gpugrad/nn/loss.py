@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -410,25 +411,22 @@ class LinearCrossEntropyLoss(_WeightedLoss):
         options: Any = None,
     ) -> None:
         super().__init__(weight, reduction=reduction)
-        if out_features:
-            raise NotImplementedError(
-                f"LinearCrossEntropyLoss: out_features={out_features} is not supported; use Linear and CrossEntropyLoss"
-            )
         if not 0.0 <= label_smoothing <= 1.0:
             raise RuntimeError(f"LinearCrossEntropyLoss: label_smoothing={label_smoothing} is outside [0, 1]")
         self.num_classes = num_classes
         self.out_features = out_features
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
-        self.linear = Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.linear = Linear(in_features, num_classes * math.prod(out_features), bias=bias, device=device, dtype=dtype)
         self.options = options
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        sizes, bias = (self.num_classes, *self.out_features), self.linear.bias
         return F.linear_cross_entropy(
             input,
-            self.linear.weight,
+            self.linear.weight.unflatten(0, sizes),
             target,
-            linear_bias=self.linear.bias,
+            linear_bias=None if bias is None else bias.unflatten(0, sizes),
             weight=self.weight,
             reduction=self.reduction,
             ignore_index=self.ignore_index,

@@ -59,7 +59,10 @@ def div_(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """In place: :func:`div`, stored in this tensor."""
     if rounding_mode is None:
         return e.div.inplace(x, other)
-    return inplace.write("div_", x, cast(div(x, other, rounding_mode=rounding_mode), x.dtype))
+    result = div(x, other, rounding_mode=rounding_mode)
+    if result._array.shape != x._array.shape:
+        raise RuntimeError(f"div_: the result does not fit the tensor it is stored in; operands: {table.describe(x, other)}")
+    return inplace.write("div_", x, cast(result, x.dtype))
 
 
 _THREE = (S(((3, 4), (3, 4), (3, 4)), {"value": 0.5}), S(((3, 4), (4,), (3, 1))))

@@ -43,9 +43,9 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
             if 1 not in (n, m):
                 raise RuntimeError(f"tensordot: the sizes over dims {dims} differ; got {describe(a, b)}")
             if n == 1:
-                b = sum_(b, j, keepdim=True)
+                b = sum_(b, j, keepdim=True, dtype=b.dtype)
             else:
-                a = sum_(a, i, keepdim=True)
+                a = sum_(a, i, keepdim=True, dtype=a.dtype)
     keep_a = [i for i in range(a._array.ndim) if i not in left]
     keep_b = [i for i in range(b._array.ndim) if i not in right]
     shape_a, shape_b = [a._array.shape[i] for i in keep_a], [b._array.shape[i] for i in keep_b]

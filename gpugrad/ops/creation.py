@@ -264,13 +264,16 @@ def empty_like(
 
 def fill(input: Any, value: Any) -> Any:
     """A tensor like ``input`` with every element ``value``, a number or a 0-d tensor (differentiable)."""
+    from gpugrad.ops.inplace import constant_in
+
     if not isinstance(value, table.Tensor):
-        return full_like(input, value)
+        return constant_in(input, full_like(input, value))
     if value._array.ndim:
         raise RuntimeError(f"fill: value must be a number or a 0-d tensor, got {table.describe(value)}")
     from gpugrad.ops.movement import expand
 
-    return clone(expand(cast(to_device(value, input.device), input.dtype), tuple(input._array.shape)))
+    wide = clone(expand(cast(to_device(value, input.device), input.dtype), tuple(input._array.shape)))
+    return constant_in(input, wide)
 
 
 # -- ranges and matrices -----------------------------------------------------------

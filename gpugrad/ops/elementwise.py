@@ -298,7 +298,14 @@ def round(a: Any, decimals: int = 0) -> Any:
     return div(_round(mul(a, scale)), scale)
 
 
-round.op, round.inplace = _round.op, _round.inplace  # type: ignore[attr-defined]
+def _round_in_place(x: Any, decimals: int = 0) -> Any:
+    if decimals == 0:
+        return _round.inplace(x)
+    scale = 10.0**decimals
+    return div.inplace(_round.inplace(mul.inplace(x, scale)), scale)
+
+
+round.op, round.inplace = _round.op, _round_in_place  # type: ignore[attr-defined]
 _round.op.function = round
 
 # -- powers, exponentials, logarithms -------------------------------------------------

@@ -16,9 +16,9 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import arange, cast, zeros
+from gpugrad.ops.creation import arange, cast, clone, zeros
 from gpugrad.ops.mapping import elementwise
-from gpugrad.ops.movement import expand, reshape, unsqueeze
+from gpugrad.ops.movement import expand, narrow, reshape, unsqueeze
 from gpugrad.ops.table import Sample, composite, primitive, public, same_device
 
 
@@ -151,6 +151,9 @@ def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False, op: s
     if sparse_grad:
         raise NotImplementedError(f"{op}: sparse gradients do not exist here; leave sparse_grad out for a dense one")
     index = check_index(op, input, index)
+    if not index._array.size and input._array.ndim != index._array.ndim:  # no index at all fits any tensor
+        layout.normalize_axis(dim, input._array.ndim, op)
+        return reshape(narrow(reshape(input, -1), 0, 0, 0), index._array.shape)
     if input._array.ndim <= 1 and index._array.ndim <= 1 and input._array.ndim != index._array.ndim:
         # PyTorch lets a 0-d tensor or index stand for one of one element.
         layout.normalize_axis(dim, input._array.ndim, op)
@@ -179,12 +182,12 @@ def _take_along_reference(a: np.ndarray, indices: np.ndarray, dim: int | None = 
 )
 def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     """:func:`gather` with ``input`` and ``indices`` (int64) broadcast but along ``dim``; without, flattened.
-    Negative indices are not taken."""
+    Negative indices count from the end."""
     table.as_tensor_arg("take_along_dim", indices)
     if indices.dtype is not dtypes.int64:
         raise RuntimeError(f"take_along_dim: indices must be int64, got {indices.dtype.name}")
     if dim is None:
-        return gather(reshape(input, -1), 0, reshape(indices, -1))
+        return gather(reshape(input, -1), 0, wrap_index(reshape(indices, -1), input._array.size))
     if input._array.ndim != indices._array.ndim:
         raise RuntimeError(
             f"take_along_dim: the tensor and its indices must have as many dimensions, got "
@@ -192,7 +195,7 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
         )
     d = layout.normalize_axis(dim, input._array.ndim, "take_along_dim")
     if not input._array.ndim:
-        return gather(input, 0, indices)
+        return gather(input, 0, wrap_index(indices, 1))
     a, b = list(input._array.shape), list(indices._array.shape)
     n, m = a[d], b[d]
     a[d] = b[d] = 1
@@ -201,7 +204,7 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     except ValueError as error:
         raise RuntimeError(f"take_along_dim: {error}") from None
     source = expand(input, common[:d] + [n] + common[d + 1 :])
-    return gather(source, d, expand(indices, common[:d] + [m] + common[d + 1 :]))
+    return gather(source, d, expand(wrap_index(indices, n), common[:d] + [m] + common[d + 1 :]))
 
 
 @composite(
@@ -257,7 +260,7 @@ def repeat_interleave(
         shape = source._array.shape
         if output_size is not None and output_size != n * repeats:
             raise RuntimeError(f"repeat_interleave: output_size {output_size} is not {n} elements {repeats} times")
-        wide = expand(unsqueeze(source, d + 1), (*shape[: d + 1], repeats, *shape[d + 1 :]))
+        wide = clone(expand(unsqueeze(source, d + 1), (*shape[: d + 1], repeats, *shape[d + 1 :])))
         return reshape(wide, (*shape[:d], n * repeats, *shape[d + 1 :]))
     if repeats._array.ndim > 1 or repeats._array.size != n:
         raise RuntimeError(

@@ -7,7 +7,8 @@ from typing import Any
 from gpugrad import layout
 from gpugrad.autograd.graph import Node, edge_of, set_view_refresh, storage_of
 from gpugrad.autograd.modes import mode
-from gpugrad.ops.table import OPS, Op, OpNode
+from gpugrad.ops.table import OPS, Op, OpNode, record
+from gpugrad.ops.table import _edges as table_edges
 
 
 def check_inplace(name: str, x: Any) -> Any:
@@ -105,6 +106,15 @@ def overwritten(x: Any, edge: Any, source: Any = None, source_edge: Any = None) 
     if source is not None:
         meta[0] = (source._array.shape, source._array.dtype)
     rewrite(x, OpNode(OPS["overwrite"], (source_edge, edge), (), {}, tuple(meta), x._backend))
+
+
+def constant_in(x: Any, out: Any) -> Any:
+    """``out``, a new tensor of the shape of ``x`` that does not depend on the values of ``x``. As in PyTorch it has a
+    graph all the same, which gives ``x`` a gradient of zeros."""
+    edges = table_edges((out, x))
+    if edges is not None and edges[1] is not None:
+        record(OPS["overwrite"], out, (out, x), edges, {})
+    return out
 
 
 def _zeros(g: Any) -> Any:

@@ -36,6 +36,7 @@ _cat = Op(
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors one after the other along ``dim``. Shapes agree but there; dtypes are
     promoted. Raises RuntimeError otherwise."""
+    _not_one("cat", tensors)
     tensors = list(tensors)
     if not tensors:
         raise ValueError("cat: expected at least one tensor")
@@ -83,6 +84,7 @@ concat = concatenate = cat
 )
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors of one shape joined along a new dimension ``dim``."""
+    _not_one("stack", tensors)
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError("stack: expected at least one tensor")
@@ -94,10 +96,14 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     return cat([unsqueeze(x, d) for x in tensors], d)
 
 
+def _not_one(op: str, tensors: Any) -> None:
+    if isinstance(tensors, table.Tensor):
+        raise TypeError(f"{op}: expected a list or tuple of tensors, got one tensor; [tensor] is a list of one")
+
+
 def _listed(op: str, tensors: Any) -> list[Any]:
     """The tensors of a list or tuple. Raises TypeError, RuntimeError if there is none."""
-    if isinstance(tensors, table.Tensor):
-        raise TypeError(f"{op}: expected a list or tuple of tensors, got one tensor")
+    _not_one(op, tensors)
     given = [table.as_tensor_arg(op, x) for x in tensors]
     if not given:
         raise RuntimeError(f"{op}: expected at least one tensor")

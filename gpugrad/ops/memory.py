@@ -63,7 +63,7 @@ def empty_permuted(
 ) -> Any:
     """Uninitialised, of ``size``, with its dimensions in memory in the order ``physical_layout``, from the
     outermost."""
-    order = [layout.normalize_axis(d, len(size), "empty_permuted") for d in physical_layout]
+    order = list(physical_layout)
     if sorted(order) != list(range(len(size))):
         raise RuntimeError(f"empty_permuted: physical_layout {tuple(physical_layout)} must name each dimension once")
     dense = empty([size[d] for d in order], dtype=dtype, device=device, **options)

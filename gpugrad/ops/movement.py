@@ -224,6 +224,8 @@ def sum_to_size(input: Any, *size: Any) -> Any:
     lead = len(have) - len(size)
     if lead < 0 or any(n not in (1, m) for n, m in zip(size, have[lead:], strict=True)):
         raise RuntimeError(f"sum_to_size: size {tuple(size)} does not expand to the tensor's shape {tuple(have)}")
+    if input.dtype.category < 2 and (not size or tuple(size) != tuple(have[lead:]) or lead):
+        input = _as_int64(input)  # as sum() has it
     return _sum_to(input, tuple(size))
 
 

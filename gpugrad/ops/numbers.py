@@ -13,7 +13,7 @@ import numpy as np
 from gpugrad import dtypes
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import cast, full_like
+from gpugrad.ops.creation import cast, full_like, zeros_like
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite, describe
@@ -141,7 +141,15 @@ def _heaviside_inplace(x: Any, values: Any) -> Any:
 table.public("heaviside")(heaviside)
 heaviside.inplace = _heaviside_inplace  # type: ignore[attr-defined]
 
-nextafter_row = elementwise("nextafter", np.nextafter, "nextafter(a, b)", arity=2, rule="float", dtypes="f")
+nextafter_row = elementwise(
+    "nextafter",
+    np.nextafter,
+    "nextafter(a, b)",
+    (lambda g: g, lambda g: zeros_like(g)),
+    arity=2,
+    rule="float",
+    dtypes="f",
+)
 
 
 def _full_width(name: str, *inputs: Any) -> None:

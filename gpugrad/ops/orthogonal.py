@@ -61,7 +61,7 @@ class FactorNode(Node):
         self.saved: tuple[Any, ...] | None = tuple((t._array, storage_of(t), storage_of(t).version) for t in outs)
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def title(self) -> str:  # type: ignore[override]
         return self.op.name
 
     def release(self) -> None:

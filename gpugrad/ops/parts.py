@@ -20,11 +20,11 @@ from gpugrad.ops.joining import cat, stack
 class _Parts(Node):
     """Made views along ``dim`` that do not overlap and leave nothing out."""
 
-    __slots__ = ("name", "dim", "join", "meta", "backend")
+    __slots__ = ("title", "dim", "join", "meta", "backend")
 
     def __init__(self, edge: Any, name: str, dim: int, join: Callable[..., Any], views: Sequence[Any]) -> None:
         Node.__init__(self, (edge,))
-        self.name = name
+        self.title = name
         self.dim = dim
         self.join = join
         self.meta = [(v._array.shape, v.dtype) for v in views]

@@ -38,7 +38,7 @@ def _evaluate(name: str, input: Any, n: Any, first: Callable[[Any], Any], step: 
         return full_like(x, 0) if degree < 0 else _sequence(x, first(x), step, degree)[degree]
     if not n.numel():
         return e.mul(e.add(x, n), 0.0)
-    whole = e.trunc(n)
+    whole = e.trunc(n) if n.dtype.category else cast(n, dtypes.int64)
     result = e.where(e.lt(whole, 0), 0.0, full_like(x, 1))
     for k, value in enumerate(_sequence(x, first(x), step, max(int(amax(whole).item()), 0))):
         result = e.where(e.eq(whole, k), value, result)

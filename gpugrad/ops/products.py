@@ -166,6 +166,7 @@ def unravel_index(indices: Any, shape: Any) -> tuple[Any, ...]:
     sizes = [shape] if isinstance(shape, int) else [int(n) for n in shape]
     if any(n < 0 for n in sizes):
         raise ValueError(f"unravel_index: sizes must not be negative, got {tuple(sizes)}")
+    indices = cast(indices, dtypes.int64)
     count = int(np.prod(sizes, dtype=np.int64))
     coordinates, step = [], count
     for n in sizes:

@@ -32,10 +32,16 @@ def _number(op: str, name: str, x: Any) -> float:
     return float(x)
 
 
-def _spaced(op: str, start: Any, end: Any, steps: int) -> np.ndarray:
+def _spaced(op: str, start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray:
     if steps < 0:
         raise RuntimeError(f"{op}: steps must not be negative, got {steps}")
     first, last = _number(op, "start", start), _number(op, "end", end)
+    if dtype is not None and dtypes.as_dtype(dtype).category == 1:
+        # The ends are converted to the integer dtype before, the values between them after.
+        limits = dtypes.iinfo(dtypes.as_dtype(dtype))
+        first, last = math.trunc(first), math.trunc(last)
+        if min(first, last) < limits.min or max(first, last) > limits.max:
+            raise RuntimeError(f"{op}: {start} and {end} do not both fit into {dtypes.as_dtype(dtype).name}")
     if steps < 2:
         return np.full(steps, first)
     # From both ends, so that the second half mirrors the first and the last value is ``end`` itself.
@@ -56,7 +62,7 @@ def linspace(
     **options: Any,
 ) -> Any:
     """``steps`` evenly spaced values from ``start`` to ``end`` (numbers or 0-d tensors), both included."""
-    return _made("linspace", _spaced("linspace", start, end, steps), dtype, device, requires_grad, options)
+    return _made("linspace", _spaced("linspace", start, end, steps, dtype), dtype, device, requires_grad, options)
 
 
 def logspace(
@@ -71,7 +77,7 @@ def logspace(
     **options: Any,
 ) -> Any:
     """``base`` to the powers of :func:`linspace`."""
-    values = _spaced("logspace", start, end, steps)
+    values = _spaced("logspace", start, end, steps, dtype)
     with np.errstate(all="ignore"):
         values = np.power(float(base), values)
     return _made("logspace", values, dtype, device, requires_grad, options)

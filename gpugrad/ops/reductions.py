@@ -14,9 +14,9 @@ from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.creation import cast, full_like, require_dtype
 from gpugrad.ops.joining import flip, pad_constant
-from gpugrad.ops.movement import expand, narrow, reshape, unsqueeze
+from gpugrad.ops.movement import narrow, reshape, unsqueeze
 from gpugrad.ops.table import Sample as S
-from gpugrad.ops.table import composite, primitive, public
+from gpugrad.ops.table import composite, primitive, public, view
 
 _DIMS = (
     S(((3, 4),)),
@@ -28,11 +28,21 @@ _DIMS = (
 _DIM = (S(((3, 4),), {"dim": 1}), S(((2, 3, 4),), {"dim": 0, "keepdim": True}), S(((5,),), {"dim": -1}))
 
 
+@view("spread", (lambda g, dim, keepdim: _sum(g, dim=dim, keepdim=keepdim, dtype=g._array.dtype),))
+def _spread_view(
+    array: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool
+) -> tuple[Sequence[int], Sequence[int], int]:
+    """A reduced array as a view of what it was reduced from: stride 0 along ``dim``."""
+    strides = list(array.strides)
+    if keepdim:
+        return shape, [0 if i in dim else s for i, s in enumerate(strides)], 0
+    kept = iter(strides)
+    return shape, [0 if i in dim else next(kept) for i in range(len(shape))], 0
+
+
 def _spread(g: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> Any:
     """A reduced gradient back over the dimensions that were reduced."""
-    if not keepdim:
-        g = reshape(g, layout.reduced_shape(shape, dim, True))
-    return expand(g, shape)
+    return _spread_view(g, shape=shape, dim=dim, keepdim=keepdim)
 
 
 def restore_dims(x: Any, shape: Sequence[int], dim: Sequence[int], keepdim: bool) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import inplace, table
-from gpugrad.ops.creation import _finish, backend_for, cast, shape_of, zeros
+from gpugrad.ops.creation import _finish, backend_for, cast, check_options, shape_of, zeros
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.movement import narrow, reshape
 from gpugrad.random import Generator, default_generator
@@ -30,17 +30,29 @@ def _float_dtype(dtype: Any, op: str) -> dtypes.DType:
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **options: Any,
 ) -> Any:
     """Uniform on [0, 1)."""
+    check_options("rand", options)
     d = _float_dtype(dtype, "rand")
     return _finish(draw("uniform", shape_of(size, "rand"), d, backend_for(device, d, "rand"), generator), requires_grad)
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **options: Any,
 ) -> Any:
     """Normal with mean 0 and variance 1."""
+    check_options("randn", options)
     d = _float_dtype(dtype, "randn")
     return _finish(
         draw("normal", shape_of(size, "randn"), d, backend_for(device, d, "randn"), generator), requires_grad
@@ -56,7 +68,7 @@ def _integers(low: int, high: int, shape: tuple[int, ...], backend: Any, generat
 
 
 def randint(
-    low: int,
+    low: Any = None,
     high: Any = None,
     size: Any = None,
     *,
@@ -64,12 +76,15 @@ def randint(
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
+    **options: Any,
 ) -> Any:
     """Integers from ``low`` (0 unless given) up to but without ``high``: ``randint(low, high, size)`` or
     ``randint(high, size)``. The remainder of 63 random bits: biased by less than (high-low)/2**63."""
+    check_options("randint", options)
     if size is None:
         low, high, size = 0, low, high
-    if size is None or isinstance(high, (tuple, list)):
+    low, high = (0, low) if high is None else (low or 0, high)
+    if size is None or high is None or isinstance(high, (tuple, list)):
         raise TypeError("randint: call it as randint(high, size) or randint(low, high, size) with a tuple as size")
     d = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     backend = backend_for(device, d, "randint")
@@ -77,28 +92,43 @@ def randint(
     return _finish(cast(out, d), requires_grad)
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Any:
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **options: Any,
+) -> Any:
     """The integers 0 to n-1 in random order: those of a stable sort of n random words."""
+    check_options("randperm", options)
     d = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     backend = backend_for(device, d, "randperm")
     bits = draw("bits", shape_of((n,), "randperm"), dtypes.int64, backend, generator)
-    return cast(table.wrap(backend.sort(bits._array, 0, False)[1], backend), d)
+    return _finish(cast(table.wrap(backend.sort(bits._array, 0, False)[1], backend), d), requires_grad)
 
 
-def rand_like(input: Any, *, dtype: Any = None, device: Any = None, generator: Generator | None = None) -> Any:
-    """:func:`rand` of the shape, dtype and device of ``input``."""
-    return rand(input._array.shape, dtype=dtype or input.dtype, device=device or input.device, generator=generator)
+def _as_of(input: Any, dtype: Any, device: Any) -> dict[str, Any]:
+    """The dtype and the device asked for, else those of ``input``."""
+    return {"dtype": input.dtype if dtype is None else dtype, "device": input.device if device is None else device}
 
 
-def randn_like(input: Any, *, dtype: Any = None, device: Any = None, generator: Generator | None = None) -> Any:
-    """:func:`randn` of the shape, dtype and device of ``input``."""
-    return randn(input._array.shape, dtype=dtype or input.dtype, device=device or input.device, generator=generator)
+def rand_like(input: Any, *, dtype: Any = None, device: Any = None, **options: Any) -> Any:
+    """:func:`rand` of the shape, dtype and device of ``input``; takes its other arguments."""
+    return rand(input._array.shape, **_as_of(input, dtype, device), **options)
 
 
-def randint_like(input: Any, low: int, high: Any = None, *, dtype: Any = None, device: Any = None) -> Any:
-    """:func:`randint` of the shape, dtype and device of ``input``."""
-    low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, tuple(input._array.shape), dtype=dtype or input.dtype, device=device or input.device)
+def randn_like(input: Any, *, dtype: Any = None, device: Any = None, **options: Any) -> Any:
+    """:func:`randn` of the shape, dtype and device of ``input``; takes its other arguments."""
+    return randn(input._array.shape, **_as_of(input, dtype, device), **options)
+
+
+def randint_like(
+    input: Any, low: Any = None, high: Any = None, *, dtype: Any = None, device: Any = None, **options: Any
+) -> Any:
+    """:func:`randint` of the shape, dtype and device of ``input``; takes its other arguments."""
+    return randint(low, high, tuple(input._array.shape), **_as_of(input, dtype, device), **options)
 
 
 def _probability(op: str, p: float) -> None:
@@ -120,7 +150,7 @@ def bernoulli(input: Any, p: float | None = None, *, generator: Generator | None
         bound = p
     drawn_in = input.dtype if input.dtype.is_floating_point else dtypes.float32
     uniform = draw("uniform", tuple(input._array.shape), drawn_in, input._backend, generator)
-    return cast(e.lt(uniform, bound), input.dtype)
+    return inplace.constant_in(input, cast(e.lt(uniform, bound), input.dtype))
 
 
 def _weight_check(name: str, c: str, check: Any) -> Any:
@@ -196,10 +226,12 @@ def normal(
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
+    **options: Any,
 ) -> Any:
     """Normal with ``mean`` and ``std``: two numbers with a ``size``, or a tensor and a number or two tensors
     (which broadcast; the dtype is that of the first). Raises TypeError for other combinations,
     RuntimeError for a negative ``std``, integer tensors, and shapes that do not broadcast."""
+    check_options("normal", options)
     tensors = [x for x in (mean, std) if isinstance(x, table.Tensor)]
     if not isinstance(std, table.Tensor) and std < 0:
         raise RuntimeError(f"normal: std must not be negative, got {std}")

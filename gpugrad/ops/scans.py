@@ -12,7 +12,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import reductions, table
-from gpugrad.ops.creation import arange, cast, full_like, zeros
+from gpugrad.ops.creation import arange, cast, clone, full_like, zeros
 from gpugrad.ops.indexing import gather
 from gpugrad.ops.joining import cat, flip
 from gpugrad.ops.movement import narrow, reshape
@@ -216,12 +216,12 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
     if n < 0:
         raise RuntimeError(f"diff: the order n must not be negative, got {n}")
     d = layout.normalize_axis(dim, input._array.ndim, "diff")
+    if not n:  # nothing is joined to it either
+        return clone(input)
     parts = [p for p in (prepend, input, append) if p is not None]
     if len({p._array.ndim for p in parts}) > 1:
         raise RuntimeError(f"diff: prepend and append need as many dimensions as the tensor; got {describe(*parts)}")
     x = cat(parts, d) if len(parts) > 1 else input
-    if not n:
-        return cast(x, x.dtype, copy=True)
     subtract = e.logical_xor if x.dtype is dtypes.bool_ else e.sub
     for _ in range(min(n, x._array.shape[d])):
         size = x._array.shape[d]
@@ -343,7 +343,7 @@ def _slope_at(x: Any, d: int, points: Any, edge_order: int) -> Any:
     return cat([first, inner, last], d)
 
 
-def gradient(input: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> tuple[Any, ...]:
+def gradient(input: Any, *, spacing: Any = None, dim: Any = None, edge_order: int = 1) -> tuple[Any, ...]:
     """Estimated derivatives along each of ``dim`` (all, if not given): central differences of second
     order, at the ends one-sided of ``edge_order`` 1 or 2. ``spacing``: a distance for all dimensions, or
     for each a distance or the 1-d tensor of its coordinates. Returns a tuple of tensors of the input's
@@ -353,6 +353,7 @@ def gradient(input: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int =
     if input.dtype in (dtypes.bool_, dtypes.uint8):
         raise RuntimeError(f"gradient: not defined for {input.dtype.name} ({describe(input)}); convert with .float()")
     ndim = input._array.ndim
+    spacing = 1 if spacing is None else spacing
     if dim is None:
         axes: list[int] = list(range(ndim))
         if isinstance(spacing, Sequence) and len(spacing) == 1 and isinstance(spacing[0], table.Tensor):

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad import dtypes
-from gpugrad.autograd.graph import AccumulateGrad, Node, edge_of, storage_of
+from gpugrad.autograd.graph import AccumulateGrad, Node, Storage, edge_of, storage_of
 from gpugrad.autograd.modes import mode
 from gpugrad.devices import Device
 from gpugrad.errors import DeviceError
@@ -38,6 +38,9 @@ _INPUTS = "abcdef"
 _RESULTS = {"y": -1, "second": -2}
 
 OPS: dict[str, Op] = {}
+
+#: what the profiler puts around the ``forward`` of rows that are declared while it is on
+around_forward: Callable[[Op, Callable[..., Any]], Callable[..., Any]] | None = None
 
 
 class Sample(NamedTuple):
@@ -63,6 +66,7 @@ class Op:
         "function",
         "vjps",
         "variadic",
+        "forward",
         "plans",
         "samples",
         "reference",
@@ -92,10 +96,11 @@ class Op:
         self.name = name
         self.kind = kind
         self.function: Callable[..., Any] = _unset
+        self.forward: Callable[..., Any] | None = None  # of primitives: what computes them
         self.variadic = _Vjp(vjp) if callable(vjp) and kind == "variadic" else None
         rules = () if vjp is None or self.variadic else vjp if isinstance(vjp, tuple) else (vjp,)
         self.vjps = tuple(None if f is None else _Vjp(f) for f in rules)
-        self.plans: dict[int, tuple[tuple[str, int], ...]] = {}
+        self.plans: dict[int, Plan] = {}
         self.samples = tuple(samples)
         self.reference = reference
         self.domain = domain
@@ -106,24 +111,20 @@ class Op:
         self.torch = torch or name
         OPS[name] = self
 
-    def plan(self, edges: Sequence[Any]) -> tuple[tuple[str, int], ...]:
-        """(name, input number, or -1, -2 for a result) of what the vjps of the inputs that have
-        an edge need saved."""
-        key = 0
-        for i, e in enumerate(edges):
-            if e is not None:
-                key |= 1 << i
+    def plan(self, edges: Sequence[Any]) -> Plan:
+        """What a call whose inputs have these edges saves, and how its derivatives are called."""
+        if len(edges) == 1:
+            key = 1
+        else:
+            key = 0
+            bit = 1
+            for e in edges:
+                if e is not None:
+                    key |= bit
+                bit <<= 1
         found = self.plans.get(key)
         if found is None:
-            names: dict[str, int] = {}
-            rules = (self.variadic,) if self.variadic else tuple(v for i, v in enumerate(self.vjps) if key >> i & 1)
-            for rule in rules:
-                for n in rule.names if rule else ():
-                    if n in _RESULTS:
-                        names[n] = _RESULTS[n]
-                    elif len(n) == 1 and n in _INPUTS:
-                        names[n] = _INPUTS.index(n)
-            found = self.plans[key] = tuple(names.items())
+            found = self.plans[key] = Plan(self, key)
         return found
 
     def __repr__(self) -> str:
@@ -143,6 +144,32 @@ class _Vjp:
         self.function = function
         code = function.__code__  # inspect.signature would cost more than the rest of the import
         self.names = code.co_varnames[: code.co_argcount]
+
+
+class Plan:
+    """For the calls of a row in which the same inputs have an edge: ``saves``, the (name, input number, or -1, -2
+    for a result) of what is kept; ``rules``, the (input number, function, places of its arguments) of the
+    derivatives, where place 0 is the gradient and the others are what was saved in order; a rule with other
+    arguments has None for places and takes them by name."""
+
+    __slots__ = ("saves", "rules")
+
+    def __init__(self, op: Op, key: int) -> None:
+        rules = (op.variadic,) if op.variadic else tuple(v for i, v in enumerate(op.vjps) if key >> i & 1)
+        names: dict[str, int] = {}
+        for rule in rules:
+            for n in rule.names if rule else ():
+                if n in _RESULTS:
+                    names[n] = _RESULTS[n]
+                elif len(n) == 1 and n in _INPUTS:
+                    names[n] = _INPUTS.index(n)
+        self.saves = tuple(names.items())
+        order = ["g", *names]
+        self.rules: list[tuple[int, Any, tuple[int, ...] | None]] = []
+        for i, rule in enumerate(() if op.variadic else op.vjps):
+            if rule is not None and key >> i & 1:
+                plain = all(n in order for n in rule.names)
+                self.rules.append((i, rule, tuple(map(order.index, rule.names)) if plain else None))
 
 
 # -- tensors -----------------------------------------------------------------
@@ -221,8 +248,13 @@ def pair(op: str, fields: str, values: tuple[Any, ...]) -> Any:
     key = (op, fields)
     kind = _pairs.get(key)
     if kind is None:
-        kind = _pairs[key] = namedtuple(op, fields)
+        kind = _pairs[key] = type(op, (namedtuple(op, fields),), {"__slots__": (), "__repr__": _pair_repr})
     return kind(*values)
+
+
+def _pair_repr(self: Any) -> str:
+    lines = ",\n".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+    return f"gpugrad.return_types.{type(self).__name__}(\n{lines})"
 
 
 _pairs: dict[tuple[str, str], Any] = {}
@@ -245,7 +277,7 @@ _devices: dict[Any, Device] = {}
 class OpNode(Node):
     """One recorded call of a row."""
 
-    __slots__ = ("op", "saved", "params", "meta", "backend")
+    __slots__ = ("op", "plan", "saved", "params", "meta", "backend")
 
     def __init__(
         self,
@@ -253,18 +285,20 @@ class OpNode(Node):
         edges: tuple[Any, ...],
         saved: tuple[Any, ...] | None,
         params: dict[str, Any],
-        meta: tuple[Any, ...],
+        meta: Sequence[Any],
         backend: Any,
+        plan: Plan | None = None,
     ) -> None:
         Node.__init__(self, edges)
         self.op = op
+        self.plan = plan or op.plan(edges)
         self.saved = saved
         self.params = params
         self.meta = meta  # (shape, numpy dtype) of each input, None for a scalar
         self.backend = backend
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def title(self) -> str:  # type: ignore[override]
         return self.op.name
 
     def release(self) -> None:
@@ -272,43 +306,54 @@ class OpNode(Node):
             self.saved = None
 
     def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
-        if self.saved is None:
+        saved = self.saved
+        if saved is None:
             raise RuntimeError(
                 f"{self.op.name}: this graph was already walked and its saved values are freed; pass "
                 "retain_graph=True to the first backward to walk it twice"
             )
-        values: dict[str, Any] = {"g": gradient}
-        for item in self.saved:
-            values[item[0]] = self._unpack(item, create_graph)
-        variadic = self.op.variadic
-        if variadic is not None:
-            return tuple(variadic.function(*self._arguments(variadic, values)))
-        result: list[Any] = []
+        op = self.op
+        edges = self.edges
+        values = [gradient]
+        for item in saved:
+            _, _, array, storage, version = item
+            if storage is None:
+                values.append(array)  # a Python scalar
+            elif create_graph or storage.version != version:
+                values.append(self._unpack(item, create_graph))
+            else:
+                t = wrap(array, self.backend)
+                t._storage = storage
+                values.append(t)
+        if op.variadic is not None:
+            return tuple(op.variadic.function(*self._arguments(op.variadic, values)))
+        result: list[Any] = [None] * len(edges)
         meta = self.meta
-        elementwise = self.op.elementwise
-        for i, edge in enumerate(self.edges):
-            if edge is None:
-                result.append(None)
-                continue
-            rule = self.op.vjps[i]
-            if rule is None:
-                result.append(None)
-                continue
-            g = rule.function(*self._arguments(rule, values))
+        elementwise = op.elementwise
+        for i, rule, places in self.plan.rules:
+            if places is None:
+                g = rule.function(*self._arguments(rule, values))
+            elif len(places) == 2:
+                g = rule.function(values[places[0]], values[places[1]])
+            else:
+                g = rule.function(*[values[p] for p in places])
             if g is not None:
                 shape, dtype = meta[i]
-                if elementwise and g._array.shape != shape:
+                array = g._array
+                if elementwise and array.shape != shape:
                     g = _sum_to(g, shape)
-                if g._array.dtype != dtype:
+                if array.dtype is not dtype and array.dtype != dtype:
                     g = _cast(g, dtype)
-            result.append(g)
+                result[i] = g
         return tuple(result)
 
-    def _arguments(self, rule: _Vjp, values: dict[str, Any]) -> list[Any]:
+    def _arguments(self, rule: _Vjp, values: Sequence[Any]) -> list[Any]:
+        """What a rule takes by name: the gradient, saved values, parameters of the call, shapes of inputs."""
+        named = {"g": values[0]} | {item[0]: v for item, v in zip(self.saved or (), values[1:], strict=True)}
         arguments = []
         for n in rule.names:
-            if n in values:
-                arguments.append(values[n])
+            if n in named:
+                arguments.append(named[n])
             elif n in self.params:
                 arguments.append(self.params[n])
             elif n == "shapes":
@@ -321,8 +366,6 @@ class OpNode(Node):
 
     def _unpack(self, item: tuple[Any, ...], create_graph: bool) -> Any:
         name, position, array, storage, version = item
-        if storage is None:
-            return array  # a Python scalar
         if storage.version != version:
             what = "its result" if position < 0 else f"its input {position}"
             raise RuntimeError(
@@ -351,19 +394,20 @@ def make_node(
     """The node of a call of ``op``; saves what the plan says."""
     saved = []
     backend = out._backend
-    for name, position in op.plan(edges):
+    plan = op.plan(edges)
+    for name, position in plan.saves:
         x = inputs[position] if position >= 0 else out if position == -1 else second
         if isinstance(x, Tensor):
             storage = x._storage
             if storage is None:
-                storage = storage_of(x)
+                storage = x._storage = Storage(x._array.nbytes)
             saved.append((name, position, x._array, storage, storage.version))
             if position >= 0:
                 backend = x._backend
         else:
             saved.append((name, position, x, None, 0))
-    meta = tuple((x._array.shape, x._array.dtype) if isinstance(x, Tensor) else None for x in inputs)
-    return OpNode(op, edges, tuple(saved), params, meta, backend)
+    meta = [(x._array.shape, x._array.dtype) if isinstance(x, Tensor) else None for x in inputs]
+    return OpNode(op, edges, tuple(saved), params, meta, backend, plan)
 
 
 def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -441,12 +485,14 @@ def primitive(name: str, vjp: Any = None, **row: Any) -> Callable[[Callable[...,
     op = Op(name, "primitive", vjp, **row)
 
     def declare(forward: Callable[..., Any]) -> Callable[..., Any]:
+        op.forward = forward if around_forward is None else around_forward(op, forward)
+
         def call(*inputs: Any, **params: Any) -> Any:
             backend = inputs[0]._backend
             for x in inputs:
                 if x._backend is not backend:
                     same_device(name, inputs)
-            value = forward(backend, *[x._array for x in inputs], **params)
+            value = op.forward(backend, *[x._array for x in inputs], **params)  # type: ignore[misc]
             edges = _edges(inputs) if op.vjps else None
             if type(value) is tuple:
                 outs = tuple(wrap(v, backend) for v in value)

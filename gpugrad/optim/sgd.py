@@ -76,11 +76,16 @@ class SGD(Optimizer):
             )
 
     def _update(self, group: dict[str, Any]) -> None:
-        params, grads, states = self._active(group, lambda p: {"momentum_buffer": None} if group["momentum"] else {})
+        buffers: list[Tensor | None]
+        if group["momentum"]:
+            params, grads, states = self._active(group, lambda p: {"momentum_buffer": None})
+            buffers = [s["momentum_buffer"] for s in states]
+        else:  # no state, so that state_dict() has none either
+            params = [p for p in group["params"] if p.grad is not None]
+            grads, states, buffers = [p.grad for p in params], [], [None] * len(params)
         buffers = sgd_step(
-            params, grads, [s.get("momentum_buffer") for s in states],
+            params, grads, buffers,
             lr=group["lr"], momentum=group["momentum"], dampening=group["dampening"],
             weight_decay=group["weight_decay"], nesterov=group["nesterov"], maximize=group["maximize"])  # fmt: skip
-        if group["momentum"]:
-            for state, buffer in zip(states, buffers, strict=True):
-                state["momentum_buffer"] = buffer
+        for state, buffer in zip(states, buffers if states else [], strict=True):
+            state["momentum_buffer"] = buffer

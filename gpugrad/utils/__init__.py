@@ -1,5 +1,5 @@
 """Utilities around training."""
 
-from gpugrad.utils import data
+from gpugrad.utils import data, dlpack
 
-__all__ = ["data"]
+__all__ = ["data", "dlpack"]

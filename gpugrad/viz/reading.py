@@ -198,8 +198,8 @@ def _title(node: Node) -> str:
     if isinstance(node, Slot):
         return f"output {node.index}"
     if not isinstance(node, OpNode):
-        return node.name
-    name = node.name.removesuffix("_fused")
+        return node.title
+    name = node.title.removesuffix("_fused")
     simple = ", ".join(f"{k}={v}" for k, v in node.params.items() if v is not False and _is_plain(v))
     return f"{name}({simple})" if simple else name
 

@@ -1,5 +1,6 @@
 """``gpugrad.nn.functional``: every layer as a plain function of tensors."""
 
+from gpugrad import arguments
 from gpugrad.nn.functional.activation import (
     celu,
     celu_,
@@ -159,6 +160,9 @@ from gpugrad.ops.distances import (
     pairwise_distance,
     pdist,
 )
+
+for _f in (avg_pool2d, avg_pool3d, gelu, hardshrink, linear, logsigmoid, softplus, softshrink):
+    globals()[_f.__name__] = arguments.function(_f.__name__, _f, out=True, exact=True)
 
 __all__ = [
     "adaptive_avg_pool1d",

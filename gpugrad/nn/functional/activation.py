@@ -8,7 +8,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from gpugrad import ops
+from gpugrad import dtypes, ops
+from gpugrad.autograd import is_grad_enabled
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
 from gpugrad.tensor import Tensor
@@ -16,6 +17,11 @@ from gpugrad.tensor import Tensor
 
 def _into(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
     return input.copy_(result) if inplace else result
+
+
+def _kept(input: Tensor, inplace: bool) -> Tensor:
+    """What a result is computed from whose derivative needs the input: a copy, where the result will overwrite it."""
+    return input.clone() if inplace and is_grad_enabled() and input.requires_grad else input
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -37,8 +43,20 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     """x cut to [min_val, max_val]; the gradient is 0 from the bounds outwards."""
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val {min_val} is larger than max_val {max_val}")
+    if not input.dtype.is_floating_point:
+        return _into(input, _hardtanh_of_integers(input, min_val, max_val), inplace)
     inside = (input > min_val) & (input < max_val)
     return _into(input, where(inside, input, input.detach().clamp(min_val, max_val)), inplace)
+
+
+def _hardtanh_of_integers(input: Tensor, min_val: float, max_val: float) -> Tensor:
+    low, high = int(min_val), int(max_val)  # towards zero, as the bounds have the dtype of the input
+    if input.dtype.category == 0 or (low < 0 and not dtypes.iinfo(input.dtype).min):
+        raise RuntimeError(
+            f"hardtanh: bounds {min_val} and {max_val} do not fit {input.dtype.name} input of shape "
+            f"{tuple(input.shape)}; convert it with .float()"
+        )
+    return input.clamp(low, high)
 
 
 def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -75,7 +93,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
-    return _into(input, _elu(input, alpha, 1.0, 1.0), inplace)
+    return _into(input, _elu(_kept(input, inplace), alpha, 1.0, 1.0), inplace)
 
 
 def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
@@ -91,7 +109,8 @@ def _elu(x: Tensor, alpha: float, scale: float, beta: float) -> Tensor:
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """ELU with the scale and alpha that keep mean 0 and variance 1 (Klambauer et al. 2017)."""
-    return _into(input, _elu(input, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0), inplace)
+    x = _kept(input, inplace)
+    return _into(input, _elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0), inplace)
 
 
 def selu_(input: Tensor) -> Tensor:
@@ -103,7 +122,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x / alpha) - 1) (Barron 2017). Raises RuntimeError for alpha 0."""
     if alpha == 0:
         raise RuntimeError("celu: alpha=0 would divide by zero; use relu, its limit")
-    return _into(input, _elu(input, alpha, 1.0, 1.0 / alpha), inplace)
+    return _into(input, _elu(_kept(input, inplace), alpha, 1.0, 1.0 / alpha), inplace)
 
 
 def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
@@ -119,12 +138,13 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
-    return _into(input, ops.silu(input), inplace)
+    return _into(input, ops.silu(_kept(input, inplace)), inplace)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x)) (Misra 2019)."""
-    return _into(input, input * softplus(input).tanh(), inplace)
+    x = _kept(input, inplace)
+    return _into(input, x * softplus(x).tanh(), inplace)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -146,7 +166,8 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x) (Howard et al. 2019)."""
-    return _into(input, input * hardsigmoid(input), inplace)
+    x = _kept(input, inplace)
+    return _into(input, x * hardsigmoid(x), inplace)
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -207,7 +228,10 @@ def sigmoid(input: Tensor) -> Tensor:
 def rrelu(
     input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor:
-    """leaky_relu with a slope drawn from [lower, upper) for each element in training, else their mean."""
+    """leaky_relu with a slope drawn from [lower, upper) for each element in training, else their mean. Raises
+    RuntimeError for lower > upper."""
+    if lower > upper:
+        raise RuntimeError(f"rrelu: lower={lower} must not be above upper={upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     slope = creation.empty(input.shape, dtype=input.dtype, device=input.device).uniform_(lower, upper)

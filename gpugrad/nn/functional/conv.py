@@ -18,7 +18,9 @@ def _check_channels(op: str, x: Tensor, weight: Tensor, expected: int, groups: i
         )
 
 
-def _check_bias(op: str, bias: Tensor | None, channels: int) -> None:
+def _check_bias(op: str, bias: Tensor | None, weight: Tensor, channels: int) -> None:
+    if bias is not None and bias.dtype is not weight.dtype:
+        raise RuntimeError(f"{op}: bias and weight must have one dtype, got {bias.dtype} and {weight.dtype}")
     if bias is not None and tuple(bias.shape) != (channels,):
         raise RuntimeError(
             f"{op}: bias must have shape ({channels},), one element per output channel, not {tuple(bias.shape)}"
@@ -47,7 +49,7 @@ def _convolve(
     if weight.shape[0] % groups:
         raise RuntimeError(f"{op}: {weight.shape[0]} output channels are not divisible by groups={groups}")
     _check_channels(op, x, weight, weight.shape[1] * groups, groups)
-    _check_bias(op, bias, weight.shape[0])
+    _check_bias(op, bias, weight, weight.shape[0])
     kernel = tuple(weight.shape[2:])
     before, after = _padding(op, n, padding, kernel, stride, dilation)
     padded = [s + b + a for s, b, a in zip(x.shape[2:], before, after, strict=True)]
@@ -155,7 +157,7 @@ def _convolve_transpose(
     if weight.shape[0] % groups:
         raise RuntimeError(f"{op}: {weight.shape[0]} input channels are not divisible by groups={groups}")
     _check_channels(op, x, weight, weight.shape[0], groups)
-    _check_bias(op, bias, weight.shape[1] * groups)
+    _check_bias(op, bias, weight, weight.shape[1] * groups)
     for e, s, d in zip(extra, stride, dilation, strict=True):
         if e >= max(s, d):
             raise RuntimeError(

@@ -55,8 +55,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
             f"upscale_factor squared ({r} x {r}) divides"
         )
     *batch, c, h, w = input.shape
-    x = input.reshape(-1, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3)
-    return x.reshape(*batch, c // (r * r), h * r, w * r)
+    x = input.reshape(prod(batch), c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3)
+    return x.clone().reshape(*batch, c // (r * r), h * r, w * r)
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
@@ -69,8 +69,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
             f"downscale_factor={r} divides"
         )
     *batch, c, h, w = input.shape
-    x = input.reshape(-1, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4)
-    return x.reshape(*batch, c * r * r, h // r, w // r)
+    x = input.reshape(prod(batch), c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4)
+    return x.clone().reshape(*batch, c * r * r, h // r, w // r)
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:

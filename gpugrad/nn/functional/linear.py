@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpugrad import ops
+from gpugrad.arguments import store
 from gpugrad.autograd import no_grad
 from gpugrad.nn.functional.shapes import is_integer
 from gpugrad.ops import creation
@@ -38,7 +39,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             f"weight of shape {tuple(weight.shape)}"
         )
     left = input1.reshape(-1, in1).matmul(weight.permute(1, 0, 2).reshape(in1, out * in2))
-    result = (left.reshape(-1, out, in2) * input2.reshape(-1, 1, in2)).sum(-1)
+    result = (left.reshape(-1, out, in2) * input2.reshape(-1, 1, in2)).sum(-1, dtype=left.dtype)
     result = result.reshape(*input1.shape[:-1], out)
     return result if bias is None else result + bias
 
@@ -100,4 +101,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """x divided by its p-norm along ``dim`` (at least ``eps``), written into ``out`` if that is given."""
     result = input / input.norm(p, dim=dim, keepdim=True).clamp(min=eps)
-    return result if out is None else out.copy_(result)
+    return result if out is None else store("normalize", result, out)

@@ -126,6 +126,8 @@ def cross_entropy(
             f"{op}: targets of the input's shape are class probabilities and must be floating, "
             f"not {target.dtype}; class indices would have one dimension fewer"
         )
+    if ignore_index >= 0:
+        raise RuntimeError(f"{op}: ignore_index={ignore_index} names a class, but the targets are probabilities")
     classes = input.shape[dim]
     _check_weight(op, weight, classes)
     if label_smoothing:
@@ -217,9 +219,7 @@ def kl_div(
     if log_target:
         loss = target.exp() * (target - input)
     else:
-        positive = target > 0
-        entropy = where(positive, target * where(positive, target, 1.0).log(), 0.0)
-        loss = entropy - target * input
+        loss = target.xlogy(target) - target * input
     if reduction == "batchmean":
         return loss.sum() / input.shape[0] if input.dim() else loss
     if reduction == "mean":
@@ -244,12 +244,16 @@ def multi_margin_loss(
     """sum over classes i != t of max(0, margin - x_t + x_i)^p / c for ``[n, c]`` and classes ``[n]``."""
     reduction = reduction_of(size_average, reduce, reduction)
     op = "multi_margin_loss"
+    check_reduction(reduction, op)
     if p not in (1, 2):
         raise ValueError(f"{op}: p must be 1 or 2, not {p}")
-    alone = input.dim() == 1
-    x, t = (input.unsqueeze(0), target.reshape(1)) if alone else (input, target)
-    if x.dim() != 2:
-        raise RuntimeError(f"{op}: expected input [n, classes] or [classes], got shape {tuple(input.shape)}")
+    alone = input.dim() < 2
+    if input.dim() > 2 or target.numel() != (1 if alone else input.shape[0]) or target.dim() > 1:
+        raise RuntimeError(
+            f"{op}: expected input [n, classes] with targets [n], or [classes] with one target, got shapes "
+            f"{tuple(input.shape)} and {tuple(target.shape)}"
+        )
+    x, t = (input.reshape(1, -1), target.reshape(1)) if alone else (input, target)
     _check_targets(op, x, t, 1)
     _check_weight(op, weight, x.shape[1])
     index = t.to(dtype=dtypes.int64).unsqueeze(1)
@@ -259,7 +263,7 @@ def multi_margin_loss(
         z = z * weight.index_select(0, index.reshape(-1)).unsqueeze(1)
     others = creation.arange(x.shape[1], device=x.device) != index
     loss = where(others, z, 0.0).sum(1) / x.shape[1]
-    return reduced(loss.squeeze(0) if alone else loss, reduction, op)
+    return reduced(loss.squeeze(0) if alone and not target.dim() else loss, reduction, op)
 
 
 # -- regression -------------------------------------------------------------------

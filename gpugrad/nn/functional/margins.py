@@ -21,8 +21,7 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """x where t = 1, max(0, margin - x) where t = -1."""
     reduction = reduction_of(size_average, reduce, reduction)
-    zero = input * 0.0
-    loss = where(target != 1, (margin - input).clamp(min=0), zero) + where(target != -1, input, zero)
+    loss = where(target != 1, (margin - input).clamp(min=0), 0.0) + where(target != -1, input, 0.0)
     return reduced(loss, reduction, "hinge_embedding_loss")
 
 

@@ -6,7 +6,7 @@ from gpugrad import dtypes
 from gpugrad.nn.functional.activation import logsigmoid
 from gpugrad.nn.functional.linear import linear
 from gpugrad.nn.functional.loss import cross_entropy
-from gpugrad.nn.functional.shapes import is_integer, reduced, reduction_of
+from gpugrad.nn.functional.shapes import check_reduction, is_integer, reduced, reduction_of
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
 from gpugrad.tensor import Tensor
@@ -23,6 +23,7 @@ def multilabel_margin_loss(
     and int64 targets of the same shape: the classes of each sample up to the first -1. Raises RuntimeError."""
     op = "multilabel_margin_loss"
     reduction = reduction_of(size_average, reduce, reduction)
+    check_reduction(reduction, op)
     if input.dim() > 2 or tuple(target.shape) != tuple(input.shape):
         raise RuntimeError(
             f"{op}: expected input [n, c] or [c] and a target of its shape, got {tuple(input.shape)} and "
@@ -72,15 +73,14 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     options: object = None,
 ) -> Tensor:
-    """``cross_entropy(linear(input, linear_weight, linear_bias), target)``: ``[n, f]``, ``[c, f]`` and ``[n]``.
-    ``options`` of how to split the work is taken and changes nothing."""
-    if linear_weight.dim() != 2:
-        raise NotImplementedError(
-            f"linear_cross_entropy: a linear_weight of shape {tuple(linear_weight.shape)} is not supported; reshape to "
-            "[classes, features] and use cross_entropy for further dimensions"
-        )
+    """``cross_entropy(linear(input, linear_weight, linear_bias), target)``: ``[n, f]``, ``[c, f]`` and ``[n]``; with
+    further dimensions ``[c, *, f]`` (bias ``[c, *]``) and ``[n, *]``. ``options`` of how to split the work is taken
+    and changes nothing."""
+    sizes = linear_weight.shape[:-1]
+    bias = None if linear_bias is None else linear_bias.reshape(-1)
+    logits = linear(input, linear_weight.flatten(0, -2), bias).unflatten(-1, sizes)
     return cross_entropy(
-        linear(input, linear_weight, linear_bias),
+        logits,
         target,
         weight=weight,
         ignore_index=-100 if ignore_index is None else ignore_index,

@@ -57,6 +57,8 @@ def batch_norm(
     In training the moments are those of the batch, and the running ones move towards them in place by
     ``momentum`` (the variance unbiased); otherwise the running ones are used. Raises ValueError with a
     single value per channel in training, RuntimeError for sizes that do not fit."""
+    if input.dim() == 1 and not input.numel() and training:
+        return input.clone()
     if input.dim() < 2:
         raise RuntimeError(f"batch_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")
     _per_channel("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
@@ -65,7 +67,9 @@ def batch_norm(
     if training:
         dims = (0, *range(2, x.dim()))
         count = x.numel() // max(x.shape[1], 1)
-        if count <= 1:
+        if count == 0:  # nothing to normalise, and the running moments stay
+            return _affine(x, weight, bias, shape).to(dtype=input.dtype)
+        if count == 1:
             raise ValueError(
                 f"batch_norm: an input of shape {tuple(input.shape)} has at most one value per channel, which has no "
                 "variance to train on; use a larger batch or eval()"
@@ -176,7 +180,7 @@ def group_norm(
             f"num_groups={num_groups}"
         )
     _per_channel("group_norm", input, weight=weight, bias=bias)
-    x = _widened(input).reshape(n, num_groups, -1)
+    x = _widened(input).reshape(n, num_groups, c // num_groups * prod(input.shape[2:]))
     centred, _, var = _moments(x, (2,))
     y = (centred * (var + eps).rsqrt()).reshape(input.shape)
     return _affine(y, weight, bias, (1, -1) + (1,) * (input.dim() - 2)).to(dtype=input.dtype)
@@ -191,7 +195,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     if input.numel() == 0:
         return input
     n, c = input.shape[:2]
-    square = (input * input).reshape(n, c, -1).transpose(1, 2)  # channels last: the windows run over them
+    square = (input * input).reshape(n, c, prod(input.shape[2:])).transpose(1, 2)  # channels last: the windows run over them
     square = pad(square, (size // 2, (size - 1) // 2))
     mean = avg_pool1d(square, size, stride=1).transpose(1, 2).reshape(input.shape)
     return input / (mean * alpha + k).pow(beta)

@@ -65,6 +65,8 @@ def _max_pool(
     ceil_mode: bool,
 ) -> tuple[Tensor, Tensor]:
     x, alone = batched(input, n, op)
+    if 0 in x.shape[1:]:
+        raise RuntimeError(f"{op}: only the batch of input {tuple(input.shape)} may be empty, it has no element to take")
     kernel, stride, before, dilation, after, _ = _geometry(op, n, x, kernel_size, stride, padding, dilation, ceil_mode)
     if any(before) or any(after):
         low = -float("inf") if x.is_floating_point() else dtypes.iinfo(x.dtype).min
@@ -287,8 +289,14 @@ def _bounds(size: int, out: int) -> list[tuple[int, int]]:
     return [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
 
 
+def _adaptive_input(op: str, n: int, input: Tensor, output_size: Any) -> tuple[Tensor, bool]:
+    if n > 1 and isinstance(output_size, Sequence) and input.dim() <= n:
+        raise ValueError(f"{op}: input of shape {tuple(input.shape)} needs at least {n + 1} dimensions")
+    return batched(input, n, op)
+
+
 def _adaptive_avg(op: str, n: int, input: Tensor, output_size: Any) -> Tensor:
-    x, alone = batched(input, n, op)
+    x, alone = _adaptive_input(op, n, input, output_size)
     out = _target(output_size, n, x, op)
     if all(s % o == 0 for s, o in zip(x.shape[2:], out, strict=True)):
         kernel = tuple(s // o for s, o in zip(x.shape[2:], out, strict=True))
@@ -305,7 +313,7 @@ def _adaptive_avg(op: str, n: int, input: Tensor, output_size: Any) -> Tensor:
 
 
 def _adaptive_max(op: str, n: int, input: Tensor, output_size: Any) -> tuple[Tensor, Tensor]:
-    x, alone = batched(input, n, op)
+    x, alone = _adaptive_input(op, n, input, output_size)
     out = _target(output_size, n, x, op)
     size = tuple(x.shape[2:])
     if all(s % o == 0 for s, o in zip(size, out, strict=True)):

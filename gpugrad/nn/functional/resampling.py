@@ -40,7 +40,7 @@ def interpolate(
     (5-d). ``align_corners`` (linear and cubic modes): the centres of the outermost elements stay in place,
     instead of their outer edges. ``recompute_scale_factor``: step by the ratio of the sizes rather than by
     ``scale_factor``. ``antialias`` (bilinear, bicubic): widen the filter when shrinking. Floating inputs and
-    uint8 (computed in float32, rounded). Raises ValueError, NotImplementedError, RuntimeError."""
+    uint8 (combined in integers, rounded per dimension). Raises ValueError, NotImplementedError, RuntimeError."""
     op = "interpolate"
     n = input.dim() - 2
     _check_mode(op, input, mode, align_corners, antialias)
@@ -167,8 +167,8 @@ def _antialiased(size: int, out: int, step: float, cubic: bool) -> tuple[np.ndar
 
 def _combine(x: Tensor, taps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     """Along each spatial dimension the weighted sums of the elements that ``taps`` lists."""
-    dtype = x.dtype
-    y = x if dtype is dtypes.float64 else x.to(dtype=dtypes.float32)
+    dtype, bytes_ = x.dtype, x.dtype is dtypes.uint8
+    y = x if dtype is dtypes.float64 else x.to(dtype=dtypes.int32 if bytes_ else dtypes.float32)
     # The last dimension first: with bytes, which are rounded in between, the order shows.
     for dim, (index, weights) in reversed(list(enumerate(taps, start=2))):
         out, k = index.shape
@@ -176,12 +176,22 @@ def _combine(x: Tensor, taps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tensor
             continue  # this size stays as it is
         at = creation.tensor(index.reshape(-1), dtype=dtypes.int64, device=x.device)
         shape = (out, k) + (1,) * (y.dim() - dim - 1)
+        weights, shift = _fixed_point(weights) if bytes_ else (weights, 0)
         factor = creation.tensor(weights.reshape(shape), dtype=y.dtype, device=x.device)
         picked = y.index_select(dim, at).reshape(*y.shape[:dim], out, k, *y.shape[dim + 1 :])
-        y = (picked * factor).sum(dim + 1)
-        if dtype is dtypes.uint8:
-            y = y.round().clamp(0, 255)
+        y = (picked * factor).sum(dim + 1, dtype=y.dtype)
+        if bytes_:
+            y = ((y + (1 << shift >> 1)) >> shift).clamp(0, 255)
     return y.clone() if y is x else y.to(dtype=dtype)
+
+
+def _fixed_point(weights: np.ndarray) -> tuple[np.ndarray, int]:
+    """``weights`` as 16-bit integers, and the power of two they are multiplied by: bytes are combined in integers, as
+    in Pillow and PyTorch, so that halves are rounded alike everywhere."""
+    shift, largest = 0, float(weights.max())
+    while shift < 22 and int(0.5 + largest * (1 << (shift + 1))) < 1 << 15:
+        shift += 1
+    return np.trunc(weights * (1 << shift) + np.copysign(0.5, weights)).astype(np.int64), shift
 
 
 def _nearest(x: Tensor, out: Sequence[int], scales: Sequence[float | None], shift: float) -> Tensor:

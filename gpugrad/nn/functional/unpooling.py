@@ -30,10 +30,11 @@ def _max_unpool(
     least = [(s - 1) * t + k - 2 * p for s, t, k, p in zip(x.shape[2:], stride, kernel, padding, strict=True)]
     size = least if output_size is None else _asked(op, n, output_size, least, stride)
     batch, channels = x.shape[:2]
-    at = indices.reshape(batch, channels, -1)
+    count = prod(x.shape[2:])
+    at = indices.reshape(batch, channels, count)
     zeros = creation.zeros((batch, channels, prod(size)), dtype=x.dtype, device=x.device)
     try:
-        y = zeros.scatter(2, at, x.reshape(batch, channels, -1)).reshape(batch, channels, *size)
+        y = zeros.scatter(2, at, x.reshape(batch, channels, count)).reshape(batch, channels, *size)
     except IndexError as error:
         raise RuntimeError(f"{op}: an index lies outside the output of size {tuple(size)} ({error})") from None
     return y.squeeze(0) if alone else y
@@ -107,8 +108,8 @@ def _fractional(
         places = start.unsqueeze(-1) + creation.arange(k, device=x.device)
         shape = [batch, channels] + [o if j == i else 1 for j in range(n)] + [k if j == i else 1 for j in range(n)]
         index = index * s + places.reshape(shape)
-    flat = index.reshape(batch, channels, -1)
-    values = x.reshape(batch, channels, -1).gather(2, flat).reshape(batch, channels, *out, prod(kernel))
+    flat = index.reshape(batch, channels, prod(out) * prod(kernel))
+    values = x.reshape(batch, channels, prod(sizes)).gather(2, flat).reshape(batch, channels, *out, prod(kernel))
     best, which = values.max(-1)
     at = index.reshape(batch, channels, *out, prod(kernel)).gather(-1, which.unsqueeze(-1)).squeeze(-1)
     return (best.squeeze(0), at.squeeze(0)) if alone else (best, at)

@@ -5,6 +5,7 @@ from gpugrad.nn.linear import (
     Bilinear,
     Identity,
     Linear,
+    NonDynamicallyQuantizableLinear,
 )
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "Identity",
     "LazyLinear",
     "Linear",
+    "NonDynamicallyQuantizableLinear",
 ]
