@@ -173,9 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(race.row())
             failures += race.failures
             mismatches += race.mismatches
-            report.show(rows[-1:], result["contestants"])
-            for line in race.mismatches:
-                print(f"MISMATCH {line}")
+            times = ", ".join(f"{name} {report.duration(f['median'])}" for name, f in rows[-1]["peers"].items())
+            print(f"{workload.name}: {times}", flush=True)
     finally:
         for contestant in contestants:
             contestant.close()

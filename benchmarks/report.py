@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.workloads import Workload
 
 OURS = ("gpugrad", "gpugrad.compile")
+NO_PEER = ("numpy",)  # arithmetic by hand, not something one would pick instead
 
 
 def machine() -> dict[str, Any]:
@@ -47,7 +48,7 @@ def row(workload: Workload, timed: Mapping[str, dict[str, Any]], notes: Mapping[
     """One workload's entry: the contestants' figures, each with its ratio to gpugrad and to the best peer, and ours
     against the goals. ``notes`` say why a contestant has no figures."""
     mine = timed.get(OURS[0]) or timed.get(OURS[1])
-    others = {name: f["median"] for name, f in timed.items() if name not in OURS}
+    others = {name: f["median"] for name, f in timed.items() if name.partition("@")[0] not in OURS + NO_PEER}
     best = min(others, key=others.__getitem__) if others else None
     entry: dict[str, Any] = {"workload": workload.name, "title": workload.title, "best_peer": best, "peers": {}}
     for name, f in timed.items():
@@ -84,7 +85,7 @@ def _ratio(entry: Mapping[str, Any], key: str, goal: float | None) -> str:
     value = entry.get(key)
     if value is None:
         return ""
-    return f"{value:.2f}" + ("" if goal is None else f" (goal {goal:.1f}{', missed' if value > goal else ''})")
+    return f"{value:.2f}" + ("" if goal is None else f" {'>' if value > goal else '<='} {goal:.1f}")
 
 
 def columns(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[str], list[list[str]]]:
@@ -109,10 +110,13 @@ def show(rows: list[dict[str, Any]], names: list[str]) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*heads)
+        table = Table()
+        for head in heads:
+            table.add_column(head, no_wrap=True)
         for line in cells:
             table.add_row(*line)
-        Console().print(table)
+        # A file or a pipe has no width, and a narrow terminal had better wrap lines than lose figures.
+        Console(width=max(Console().width, Console().measure(table, options=Console(width=1000).options).maximum)).print(table)
         return
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
     for line in [heads, *cells]:
@@ -129,8 +133,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     about = "; ".join(
         f"{name}: " + ", ".join(f"{key} {value}" for key, value in told.items()) for name, told in result["about"].items()
     )
-    left_out = [f"- {r['workload']}: {n} {why}" for r in result["rows"] for n, why in r["left_out"].items()]
-    left_out += [f"- {name} {why}" for name, why in result["absent"].items()]
+    reasons: dict[tuple[str, str], list[str]] = {(name, why): [] for name, why in result["absent"].items()}
+    for r in result["rows"]:
+        for name, why in r["left_out"].items():
+            reasons.setdefault((name, why), []).append(r["workload"])
+    left_out = [f"- {n}: {why}" + (f" ({', '.join(w)})" if w else "") for (n, why), w in reasons.items()]
     return "\n".join(
         [
             f"# Side by side on `{result['device']}`",
@@ -139,7 +146,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             f"{where['cores']} cores, {where['system']}, Python {where['python']}. {about}.",
             "",
             "Medians over alternating samples of one run, with half the distance between the quartiles. Time per step; "
-            "ratios below 1 mean that gpugrad is faster. "
+            "ratios below 1 mean that gpugrad is faster; a second number is the goal. "
             "Every contestant computed the same numbers from the same inputs."
             if not result["mismatches"]
             else "**Not all contestants computed the same numbers:** " + "; ".join(result["mismatches"]) + ".",

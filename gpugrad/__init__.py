@@ -59,8 +59,8 @@ globals().update(namespace.names() | functions())
 _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
-_LAZY = {"nn", "func", "optim", "utils", "datasets", "io", "viz", "linalg", "special", "cuda", "distributions"}
-_LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func"}
+_LAZY = {"nn", "func", "optim", "utils", "datasets", "io", "viz", "linalg", "special", "cuda", "distributions", "profiler"}
+_LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func", "profile": "profiler"}
 
 
 def __getattr__(name: str) -> Any:

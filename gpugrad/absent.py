@@ -53,7 +53,7 @@ _REASONS = {
     "linalg.eigh gives all eigenvalues; take the largest or smallest": "lobpcg",
     "nn.functional.embedding_bag gives the result, without its bookkeeping": "embedding_bag",
     "nonzero gives as many rows as there are": "nonzero_static",
-    "time.perf_counter around gpugrad.synchronize() measures a device's work": "profiler monitor",
+    "time.perf_counter around gpugrad.synchronize() measures a device's work": "monitor",
     "numpy.testing does it, on tensor.numpy()": "testing",
     "__torch_function__ is not called; override the methods of a subclass of Tensor": "overrides",
     "numpy.hanning and the like, or gpugrad.hann_window and its relatives": "signal",

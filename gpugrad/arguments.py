@@ -86,9 +86,7 @@ def function(name: str, function: Callable[..., Any], out: bool, exact: bool = F
     known = parameters(function)
     makes = "dtype" in known and "requires_grad" in known and not first and known[0] != "input"
 
-    def call(*args: Any, **named: Any) -> Any:
-        if not named:
-            return function(*args)
+    def plain(*args: Any, **named: Any) -> Any:
         target = named.pop("out", None) if out else None
         if makes and isinstance(target, Tensor) and named.get("dtype") is None and not (args and isinstance(args[0], Tensor)):
             named["dtype"] = target.dtype
@@ -97,21 +95,78 @@ def function(name: str, function: Callable[..., Any], out: bool, exact: bool = F
             return function(*args, **named)
         return store(name, function(*args, **named), target, exact)
 
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return plain(*args, **named) if named else function(*args)
+        except (AttributeError, TypeError) as error:
+            return _read_again(name, plain, args, named, error)
+
     return _like(function, call, name)
 
 
 def method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as a method: with NumPy's names if it has a parameter that has one there."""
     aliases, _ = _aliases(name, function)
-    if not aliases:
+    if not aliases and name.rstrip("_") not in _FACTORS:
         return function
 
-    def call(*args: Any, **named: Any) -> Any:
-        if not named:
-            return function(*args)
+    def plain(*args: Any, **named: Any) -> Any:
         return function(*_renamed(name, args, named, aliases, ()), **named)
 
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return plain(*args, **named) if named else function(*args)
+        except (AttributeError, TypeError) as error:
+            return _read_again(name, plain, args, named, error)
+
     return _like(function, call, name)
+
+
+def _read_again(name: str, function: Callable[..., Any], args: Any, named: dict[str, Any], error: Exception) -> Any:
+    """The call that failed with ``error``, in a form that PyTorch takes too: factors before what they multiply, two
+    numbers to compute with. Else an error: TypeError if what has not the attributes of a tensor was an argument."""
+    if type(error) is TypeError:
+        old = _old_order(name, args)
+        if old is not None:
+            return function(*old[0], **old[1], **named)
+        if name in _OF_NUMBERS and len(args) > 1 and all(isinstance(a, _NUMBER) for a in args[:2]):
+            return function(creation.tensor(args[0]), *args[1:], **named)
+    elif isinstance(error, AttributeError) and not isinstance(error.obj, (Tensor, type)):
+        given = [*args, *named.values()]
+        given += [x for a in given if isinstance(a, (list, tuple)) for x in a]
+        if any(x is error.obj for x in given):
+            raise TypeError(
+                f"{name}: expected a Tensor, got {type(error.obj).__name__}; make one with gpugrad.tensor(...)"
+            ) from None
+    raise error
+
+
+_NUMBER = (bool, int, float)
+_OF_NUMBERS = frozenset("add div divide floor_divide mul multiply sub subtract true_divide".split())
+
+#: functions to which old programs give the factors first -> what these are called
+_FACTORS = (
+    dict.fromkeys(("add", "sub", "subtract"), ("alpha",))
+    | dict.fromkeys(("addcdiv", "addcmul"), ("value",))
+    | dict.fromkeys(("addbmm", "addmm", "addmv", "addr", "baddbmm"), ("beta", "alpha"))
+)
+
+
+def _old_order(name: str, args: tuple[Any, ...]) -> tuple[list[Any], dict[str, Any]] | None:
+    """The arguments, and the factors among them by name, of a call like ``addcmul(x, 0.5, a, b)`` or
+    ``add(x, 2, y)``; None for any other. Warns, as the order is deprecated."""
+    names = _FACTORS.get(name.rstrip("_"), ())
+    if names == ("alpha",):
+        places = [1] if len(args) == 3 and isinstance(args[1], _NUMBER) else []
+    else:
+        places = [i for i, a in enumerate(args) if isinstance(a, _NUMBER)]
+    if not 0 < len(places) <= len(names) or places[-1] == len(args) - 1:
+        return None
+    factors = {n: args[i] for n, i in zip(names, places, strict=False)}
+    rest = [a for i, a in enumerate(args) if i not in places]
+    new = ", ".join(["...", *(f"{n}={v}" for n, v in factors.items())])
+    warnings.warn(f"{name}: factors before the tensors are the old order; write {name}({new})", stacklevel=4)
+    return rest, factors
 
 
 def of_tensors(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

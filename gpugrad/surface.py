@@ -248,7 +248,7 @@ def attach() -> None:
         if direct is not None:
             setattr(Tensor, name + "_", _in_place(name, direct))
     for name, function in _each(WRITE_BACK):
-        setattr(Tensor, name + "_", _write_back(name, function))
+        setattr(Tensor, name + "_", _write_back(name, arguments.method(name, function)))
     for name in ("real", "imag"):
         setattr(Tensor, name, property(getattr(ops.numbers, name)))
     for module, names in LATE_METHODS.items():

@@ -57,7 +57,7 @@ class Peer(peers.Peer):
         array = np.asarray(array)
         if array.dtype == np.int64:
             array = array.astype(np.int32)
-        return self.lib.Tensor(array, device=self.name).contiguous().realize()
+        return self.lib.Tensor(array, device=self.name).clone().realize()  # clone: a scalar would be a constant
 
     def call(self, function: Callable[..., Any], *arrays: Any) -> Run:
         """``function`` returns a tuple of tensors."""

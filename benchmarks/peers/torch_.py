@@ -26,7 +26,10 @@ class Peer(TorchShaped):
         return torch.compile(function) if self.compiled else function
 
     def build(self, kind: str, arguments: dict[str, Any]) -> Run:
-        torch._dynamo.reset()  # one workload's guards and recompilations are not the next one's
+        if self.fused and kind not in ("network", "gpt", "adamw"):
+            raise NotImplementedError("is torch where there is no optimizer")
+        if self.compiled:
+            torch._dynamo.reset()  # one workload's guards and recompilations are not the next one's
         return super().build(kind, arguments)
 
     def scalar_chain(self, x: Any, ops: int) -> Run:

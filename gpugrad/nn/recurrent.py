@@ -80,6 +80,9 @@ class RNNBase(Module):
             warnings.warn(
                 f"{name}: dropout={dropout} acts between layers, and num_layers=1 has no such place", stacklevel=4
             )
+        for option in ("bias", "batch_first"):
+            if not isinstance(getattr(self, option), bool):
+                raise TypeError(f"{name}: {option} must be a bool, not {type(getattr(self, option)).__name__}")
         if not isinstance(self.hidden_size, int):
             raise TypeError(f"{name}: hidden_size must be an int, not {type(self.hidden_size).__name__}")
         for option in ("hidden_size", "input_size", "num_layers"):

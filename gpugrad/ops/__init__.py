@@ -31,6 +31,7 @@ from gpugrad.ops import (
     statistics,
     strided,
     subscript,
+    updates,
     variates,
     window,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "statistics",
     "strided",
     "subscript",
+    "updates",
     "variates",
     "window",
     "windows",

@@ -11,7 +11,8 @@ import numpy as np
 
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import inplace, table
-from gpugrad.ops.creation import cast
+from gpugrad.ops.creation import cast, rounded_once, zeros_like
+from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite
 
@@ -49,10 +50,29 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode not in ("floor", "trunc"):
         raise RuntimeError(f"div: rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
     if table.result_type(input, other).is_floating_point:
-        return (e.floor if rounding_mode == "floor" else e.trunc)(e.div(input, other))
+        return div_floor(input, other) if rounding_mode == "floor" else _div_trunc(input, other)
     if rounding_mode == "trunc":
         input = e.sub(input, e.fmod(input, other))
     return e.floor_divide(input, other)
+
+
+# Of the exact quotient, not of the one rounded to nearest: 1.0 / 0.1 is 9.99..., though the nearest float is 10.
+div_floor = elementwise(
+    "div_floor",
+    np.floor_divide,
+    "GG_FLOORDIV(a, b)",
+    (lambda g: zeros_like(g), lambda g: zeros_like(g)),
+    arity=2,
+    rule="float",
+    domain=(0.5, 4.0),
+    dtypes="f",
+    torch="floor_divide",
+)
+
+
+@rounded_once
+def _div_trunc(input: Any, other: Any) -> Any:
+    return e.trunc(e.div(input, other))
 
 
 def div_(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
@@ -69,6 +89,7 @@ _THREE = (S(((3, 4), (3, 4), (3, 4)), {"value": 0.5}), S(((3, 4), (4,), (3, 1)))
 
 
 @composite(reference=lambda x, a, b, value=1: x + value * a * b, samples=_THREE, dtypes="f")
+@rounded_once
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     """``input + value * tensor1 * tensor2``."""
     product = e.mul(tensor1, tensor2)
@@ -76,6 +97,7 @@ def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
 
 
 @composite(reference=lambda x, a, b, value=1: x + value * a / b, samples=_THREE, dtypes="f", domain=(0.5, 2.0))
+@rounded_once
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     """``input + value * tensor1 / tensor2``."""
     quotient = e.div(tensor1, tensor2)
@@ -87,9 +109,16 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Any:
     dtypes="f",
     samples=(S(((3, 4), (3, 4)), {"weight": 0.3}), S(((3, 1), (4,), (3, 4)))),
 )
+@rounded_once
 def lerp(input: Any, end: Any, weight: Any) -> Any:
-    """``input + weight * (end - input)``; ``weight`` a number or a tensor."""
-    return e.add(input, e.mul(e.sub(end, input), weight))
+    """``input + weight * (end - input)``; ``weight`` a number or a tensor. From a weight of 1/2 on it is counted from
+    the end, so that a weight of 1 gives the end itself."""
+    way = e.sub(end, input)
+    if not isinstance(weight, table.Tensor):
+        near = abs(weight) < 0.5
+        return e.add(input, e.mul(way, weight)) if near else e.sub(end, e.mul(way, 1.0 - weight))
+    near = e.lt(e.abs(weight), 0.5)
+    return e.where(near, e.add(input, e.mul(way, weight)), e.sub(end, e.mul(way, e.sub(1.0, weight))))
 
 
 @composite(

@@ -60,6 +60,24 @@ def check_options(op: str, options: dict[str, Any]) -> None:
             raise NotImplementedError(f"{op}: layout {value} does not exist here; tensors are strided (dense)")
 
 
+def rounded_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of tensors and numbers, computed in float32 for half types and rounded once, at its end."""
+
+    def wide(x: Any) -> Any:
+        half = isinstance(x, table.Tensor) and x._array.dtype in dtypes.HALVES
+        return cast(x, dtypes.float32) if half else x
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        tensors = [x for x in (*args, *named.values()) if isinstance(x, table.Tensor)]
+        if not any(x._array.dtype in dtypes.HALVES for x in tensors):
+            return function(*args, **named)
+        result = function(*map(wide, args), **{k: wide(v) for k, v in named.items()})
+        return cast(result, table.result_type(*tensors))
+
+    return call
+
+
 def _finish(t: Any, requires_grad: bool) -> Any:
     return t.requires_grad_() if requires_grad else t
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
-from gpugrad.ops.creation import cast
+from gpugrad.ops.creation import cast, rounded_once
 from gpugrad.ops.movement import reshape
 from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import sum as sum_
@@ -120,6 +120,7 @@ def _gelu_reference(a: Any, approximate: str = "none") -> Any:
     dtypes="f",
     torch="nn.functional.gelu",
 )
+@rounded_once
 def gelu(input: Any, approximate: str = "none") -> Any:
     """x times the normal distribution function of x, exactly or by a tanh (Hendrycks and Gimpel,
     "Gaussian error linear units", 2016)."""
@@ -133,6 +134,7 @@ def gelu(input: Any, approximate: str = "none") -> Any:
 
 
 @composite(reference=lambda a: a / (1 + np.exp(-a)), samples=_ANY, dtypes="f", torch="nn.functional.silu")
+@rounded_once
 def silu(input: Any) -> Any:
     """x sigmoid(x)."""
     x = _floating(input, None, "silu")

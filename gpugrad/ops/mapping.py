@@ -77,12 +77,14 @@ def elementwise(
     c_check: str | None = None,
     error: tuple[type[Exception], str] | None = None,
     masked: bool = False,
+    bools: bool = True,
     **row: Any,
 ) -> Any:
     """Declare the row of an elementwise op; returns the function that users call.
 
     ``numpy`` and ``c`` compute it (see :class:`gpugrad.backends.base.Elementwise`), ``rule``
-    names its dtype rule in ``RULES``. The function has an ``inplace`` twin."""
+    names its dtype rule in ``RULES``. Without ``bools`` one bool among two operands is refused, whatever the
+    other is. The function has an ``inplace`` twin."""
     vjp = tuple(vjp) if isinstance(vjp, (tuple, list)) else (vjp,) if vjp is not None else None
     row.setdefault("reference", numpy)
     if "samples" not in row:
@@ -90,11 +92,12 @@ def elementwise(
     op = Op(name, "elementwise", vjp, **row)
     kernel = Elementwise(name, numpy, c, arity, check, c_check, error, masked)
     make = {1: _unary, 2: _binary}.get(arity, _nary)
-    call = make(op, kernel, _Rule(RULES[rule]))
+    call = make(op, kernel, _Rule(RULES[rule])) if bools else _binary(op, kernel, _Rule(RULES[rule]), _not_bool)
     call.__name__ = call.__qualname__ = name
     call.op = op  # type: ignore[attr-defined]
     call.kernel = kernel  # type: ignore[attr-defined]
-    call.inplace = _inplace(op, kernel, _Rule(RULES[rule]))  # type: ignore[attr-defined]
+    twin = _inplace(op, kernel, _Rule(RULES[rule]), None if bools else _not_bool)
+    call.inplace = twin  # type: ignore[attr-defined]
     op.function = call
     return call
 
@@ -129,8 +132,20 @@ def _unary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     return call
 
 
-def _binary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
+def _not_bool(name: str, *operands: Any) -> None:
+    for x in operands:
+        if isinstance(x, (bool, np.bool_)) or (isinstance(x, table.Tensor) and x._array.dtype == bool):
+            raise DTypeError(
+                f"{name}: not defined for bools; use logical_xor or logical_not on them, or convert with .to(dtype); "
+                f"operands: {describe(*operands)}"
+            )
+
+
+def _binary(
+    op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None
+) -> Callable[..., Any]:
     differentiable = bool(op.vjps)
+    quick = _NUMBERS if refuse is None else _NUMBERS - {bool}
 
     def call(input: Any, other: Any) -> Any:
         Tensor = table.Tensor
@@ -140,15 +155,19 @@ def _binary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
             x, y = input._array, other._array
             dtype = x.dtype
             if dtype != y.dtype:
+                if refuse is not None:
+                    refuse(op.name, input, other)
                 dtype = result_type(input, other).numpy
-        elif a_is_tensor and type(other) in _NUMBERS and input._array.dtype.kind == "f":
+        elif a_is_tensor and type(other) in quick and input._array.dtype.kind == "f":
             backend, x, y = input._backend, input._array, other
             dtype = x.dtype
-        elif b_is_tensor and type(input) in _NUMBERS and other._array.dtype.kind == "f":
+        elif b_is_tensor and type(input) in quick and other._array.dtype.kind == "f":
             backend, x, y = other._backend, input, other._array
             dtype = y.dtype
         else:
             (input, other), backend = settle(op.name, (input, other))
+            if refuse is not None:
+                refuse(op.name, input, other)
             dtype = result_type(input, other).numpy
             x = input._array if a_is_tensor else input
             y = other._array if b_is_tensor else other
@@ -185,7 +204,9 @@ def _nary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     return call
 
 
-def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
+def _inplace(
+    op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None
+) -> Callable[..., Any]:
     """``x = op(x, ...)`` written into the memory of ``x``."""
     name = op.name + "_"
 
@@ -195,6 +216,8 @@ def _inplace(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
                 raise TypeError(f"{name}: there is no argument {operand}")
             others += (named[operand],)
         inputs, backend = settle(op.name, (x, *others))
+        if refuse is not None:
+            refuse(name, *inputs)
         if backend is not x._backend:
             raise DeviceError(f"{name}: the operands are on different devices: {describe(x, *others)}")
         edge = inplace.check_inplace(name, x)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import layout
+from gpugrad import dtypes, layout
 from gpugrad.ops import table
-from gpugrad.ops.creation import clone, zeros
+from gpugrad.ops.creation import cast, clone, zeros
 from gpugrad.ops.table import OPS, primitive, public, view
 from gpugrad.ops.table import Sample as S
 
@@ -225,7 +225,7 @@ def sum_to_size(input: Any, *size: Any) -> Any:
     if lead < 0 or any(n not in (1, m) for n, m in zip(size, have[lead:], strict=True)):
         raise RuntimeError(f"sum_to_size: size {tuple(size)} does not expand to the tensor's shape {tuple(have)}")
     if input.dtype.category < 2 and (not size or tuple(size) != tuple(have[lead:]) or lead):
-        input = _as_int64(input)  # as sum() has it
+        input = cast(input, dtypes.int64)  # as sum() has it
     return _sum_to(input, tuple(size))
 
 

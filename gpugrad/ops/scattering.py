@@ -283,14 +283,15 @@ def index_copy(input: Any, dim: int, index: Any, source: Any) -> Any:
 
 def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
     """A copy of ``input`` with its slices at ``index`` along ``dim`` set to ``value``, a number or a 0-d tensor."""
-    shape = list(input._array.shape) or [1]
-    size = shape[layout.normalize_axis(dim, len(shape), "index_fill")]
-    shape[layout.normalize_axis(dim, len(shape), "index_fill")] = table.as_tensor_arg("index_fill", index)._array.size
     value = fill_value("index_fill", input, value)
     if isinstance(value, table.Tensor):
-        source = expand(value.to(input.device), shape)
-    else:
-        source = full(shape, value, dtype=input.dtype, device=input.device)
+        # Where an index stands twice the value is written once: a mask counts it so in its gradient too.
+        nowhere = zeros(input._array.shape, dtype=dtypes.bool_, device=input.device)
+        return e.where(index_fill(nowhere, dim, index, True), value.to(input.device), input)
+    shape = list(input._array.shape) or [1]
+    d = layout.normalize_axis(dim, len(shape), "index_fill")
+    size, shape[d] = shape[d], table.as_tensor_arg("index_fill", index)._array.size
+    source = full(shape, value, dtype=input.dtype, device=input.device)
     d, wide, source = _slices("index_fill", input, dim, wrap_index(index, size), source)
     return _scattered("index_fill", "set", input, d, wide, source)
 

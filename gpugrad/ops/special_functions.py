@@ -179,6 +179,28 @@ igammac = _special(
     torch="igammac",
 )
 
+
+
+def _gamma_gradient(*inputs: Any) -> Any:
+    from gpugrad.ops import numerics_gamma
+
+    return numerics_gamma.standard_gamma_grad(*inputs)
+
+
+# What gamma numbers of shape ``input`` change by where it does: the derivative of a sample.
+standard_gamma_grad = elementwise(
+    "standard_gamma_grad",
+    _gamma_gradient,
+    "sf_gamma_gradient(a, b)",
+    (_no_derivative("standard_gamma_grad", "input"), _no_derivative("standard_gamma_grad", "output")),
+    rule="float",
+    arity=2,
+    domain=(0.3, 9.0),
+    differentiable=False,
+    dtypes="f",
+    torch="_standard_gamma_grad",
+)
+
 # -- Bessel functions -------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpugrad.ops import creation
+from gpugrad.autograd import is_grad_enabled
+from gpugrad.ops import creation, updates
 from gpugrad.ops.elementwise import maximum
 from gpugrad.optim.optimizer import (
     Optimizer,
@@ -29,6 +30,11 @@ def bias_correction(beta: float, step: Any) -> Any:
 def square_root(x: Any) -> Any:
     """sqrt of a number or a tensor."""
     return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
+
+
+def _plain(*numbers: Any) -> bool:
+    """Whether all are Python numbers, and nothing is to be differentiated through the step."""
+    return not is_grad_enabled() and not any(isinstance(x, Tensor) for x in numbers)
 
 
 def adam_step(
@@ -56,6 +62,14 @@ def adam_step(
     1 - lr * weight_decay first."""
     for i, (p, grad, m, v, step) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, steps, strict=True)):
         g = -grad if maximize else grad
+        if not amsgrad and _plain(lr, step, beta1, beta2) and updates.fusible(p, g, m, v):
+            if weight_decay and not decoupled:
+                g = updates.add_scaled(g, p, weight_decay)
+            updates.adam_(
+                p, g, m, v, beta1=beta1, beta2=beta2, eps=eps,
+                decay=1.0 - lr * weight_decay if decoupled else 1.0,
+                rate=lr / bias_correction(beta1, step), root=math.sqrt(bias_correction(beta2, step)))  # fmt: skip
+            continue
         rate = at(lr, p)
         if weight_decay:
             if decoupled:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpugrad.autograd import is_grad_enabled
+from gpugrad.ops import updates
 from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr
 from gpugrad.tensor import Tensor
 
@@ -27,6 +29,9 @@ def sgd_step(
     new: list[Tensor | None] = []
     for p, grad, buffer in zip(params, grads, buffers, strict=True):
         g = -grad if maximize else grad
+        if not is_grad_enabled() and not isinstance(lr, Tensor) and updates.fusible(p, g):
+            new.append(_in_place(p, g, buffer, lr, momentum, dampening, weight_decay, nesterov))
+            continue
         if weight_decay:
             g = g + p * weight_decay
         if momentum:
@@ -38,6 +43,23 @@ def sgd_step(
         p.sub_(g * at(lr, p))
         new.append(buffer)
     return new
+
+
+def _in_place(
+    p: Tensor, g: Tensor, buffer: Tensor | None, lr: float, momentum: float, dampening: float, weight_decay: float,
+    nesterov: bool,
+) -> Tensor | None:  # fmt: skip
+    """The same step in few passes; returns the momentum buffer."""
+    if weight_decay:
+        g = updates.add_scaled(g, p, weight_decay)
+    if momentum:
+        if buffer is None:
+            buffer = g.detach().clone()
+        else:
+            updates.blend_(buffer, g, momentum, 1 - dampening)
+        g = updates.add_scaled(g, buffer, momentum) if nesterov else buffer
+    updates.add_scaled_(p, g, -lr)
+    return buffer
 
 
 class SGD(Optimizer):

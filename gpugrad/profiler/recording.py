@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 from typing import Any
 
-from gpugrad import devices
 from gpugrad.autograd import engine
 from gpugrad.autograd.graph import Node, Slot
 from gpugrad.backends.base import WORKER_THREADS, Backend, Elementwise, Timeline
+from gpugrad.devices import Device, on_open, opened
 from gpugrad.ops import table
 from gpugrad.optim import optimizer
 from gpugrad.profiler.costs import arrays, cost
@@ -52,10 +52,11 @@ here = _Here()
 class Event:
     """One call of an operation.
 
-    ``name`` (of the operation, with its phase in parentheses where that is not the forward), ``op``, ``phase``, ``call``
-    (which method of the backend, with which kernel), ``device``, ``thread``, ``ranges`` (names of the
-    :class:`record_function` blocks around it, outermost first), ``input_shapes``, ``bytes``, ``flops``; ``start_ns`` and
-    ``end_ns``: when the host made the call, by ``time.perf_counter_ns``; ``spans_ns``: when the device worked for it."""
+    ``name`` (of the operation, with its phase in parentheses where that is not the forward), ``op``, ``phase``,
+    ``call`` (which method of the backend, with which kernel), ``device``, ``thread``, ``ranges`` (names of the
+    :class:`record_function` blocks around it, outermost first), ``input_shapes``, ``bytes``, ``flops``; ``start_ns``
+    and ``end_ns``: when the host made the call, by ``time.perf_counter_ns``; ``spans_ns``: when the device worked for
+    it."""
 
     __slots__ = (
         "op",
@@ -74,7 +75,9 @@ class Event:
         "_spans",
     )
 
-    def __init__(self, op: str, call: str, device: devices.Device, began: int, ended: int) -> None:
+    def __init__(
+        self, op: str, call: str, device: Device, began: int, ended: int, timeline: Timeline, mark: Any
+    ) -> None:
         self.op = op
         self.phase = here.phase
         self.call = call
@@ -85,8 +88,8 @@ class Event:
         self.bytes = self.flops = 0
         self.start_ns = began
         self.end_ns = ended
-        self.timeline = Timeline()
-        self._mark: Any = None
+        self.timeline = timeline
+        self._mark = mark
         self._spans: list[tuple[int, int]] | None = None
 
     @property
@@ -150,7 +153,11 @@ class Recorder:
     def add(self, listener: Listener) -> None:
         with self._lock:
             if not self.listeners:
-                self._install()
+                try:
+                    self._install()
+                except BaseException:
+                    self._uninstall()
+                    raise
             self.listeners = (*self.listeners, listener)
 
     def remove(self, listener: Listener) -> None:
@@ -172,8 +179,8 @@ class Recorder:
         setattr(owner, name, new)
 
     def _install(self) -> None:
-        devices.on_open.append(self._watch)
-        for backend in devices.opened():
+        on_open.append(self._watch)
+        for backend in opened():
             self._watch(backend)
         self._replace(table, "around_forward", _named)
         for op in table.OPS.values():
@@ -183,7 +190,7 @@ class Recorder:
         self._replace(optimizer, "run_step", _stepping(optimizer.run_step))
 
     def _uninstall(self) -> None:
-        devices.on_open.remove(self._watch)
+        on_open.remove(self._watch)
         while self._replaced:
             setattr(*self._replaced.pop())
         for op in table.OPS.values():
@@ -311,8 +318,7 @@ def _timed(method: str, original: Callable[..., Any]) -> Callable[..., Any]:
             ended = perf_counter_ns()
             here.inside = False
         kernel, text = _call(method, args)
-        event = Event(here.op or kernel, text, table.device_of(self), began, ended)
-        event.timeline, event._mark = timeline, mark
+        event = Event(here.op or kernel, text, table.device_of(self), began, ended, timeline, mark)
         event.bytes, event.flops = cost_of(value, *args, **kwargs)
         event.input_shapes = tuple(tuple(x.shape) for x in arrays(args))
         recorder.tell(event)

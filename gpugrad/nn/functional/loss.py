@@ -29,7 +29,9 @@ def _class_dim(op: str, input: Tensor) -> int:
 def _check_targets(op: str, input: Tensor, target: Tensor, dim: int) -> None:
     expected = tuple(n for i, n in enumerate(input.shape) if i != dim)
     if tuple(target.shape) != expected:
-        raise ValueError(
+        # PyTorch's choice: a ValueError for another number of samples, else a RuntimeError.
+        same_batch = input.dim() > 1 and target.dim() > 0 and target.shape[0] == input.shape[0]
+        raise (RuntimeError if same_batch else ValueError)(
             f"{op}: expected target of shape {expected} (a class for each position of input "
             f"{tuple(input.shape)}), got {tuple(target.shape)}"
         )
@@ -40,7 +42,9 @@ def _check_targets(op: str, input: Tensor, target: Tensor, dim: int) -> None:
         )
 
 
-def _check_weight(op: str, weight: Tensor | None, classes: int) -> None:
+def _check_weight(op: str, weight: Tensor | None, input: Tensor, classes: int) -> None:
+    if weight is not None and weight.dtype is not input.dtype:
+        raise RuntimeError(f"{op}: weight and input must have one dtype, got {weight.dtype} and {input.dtype}")
     if weight is not None and tuple(weight.shape) != (classes,):
         raise RuntimeError(
             f"{op}: weight of shape {tuple(weight.shape)} must have shape ({classes},), one value for each class"
@@ -57,9 +61,11 @@ def _nll(
     label_smoothing: float,
 ) -> Tensor:
     dim = _class_dim(op, log_probs)
+    if log_probs.dim() == 1 and tuple(target.shape) == (1,):
+        target = target.squeeze(0)
     _check_targets(op, log_probs, target, dim)
     classes = log_probs.shape[dim]
-    _check_weight(op, weight, classes)
+    _check_weight(op, weight, log_probs, classes)
     check_reduction(reduction, op)
     used = target != ignore_index
     index = where(used, target, 0).to(dtype=dtypes.int64)
@@ -129,7 +135,7 @@ def cross_entropy(
     if ignore_index >= 0:
         raise RuntimeError(f"{op}: ignore_index={ignore_index} names a class, but the targets are probabilities")
     classes = input.shape[dim]
-    _check_weight(op, weight, classes)
+    _check_weight(op, weight, input, classes)
     if label_smoothing:
         target = target * (1.0 - label_smoothing) + label_smoothing / classes
     weighted = ops.log_softmax(input, dim) * target
@@ -255,7 +261,7 @@ def multi_margin_loss(
         )
     x, t = (input.reshape(1, -1), target.reshape(1)) if alone else (input, target)
     _check_targets(op, x, t, 1)
-    _check_weight(op, weight, x.shape[1])
+    _check_weight(op, weight, x, x.shape[1])
     index = t.to(dtype=dtypes.int64).unsqueeze(1)
     z = (margin - x.gather(1, index, op=op) + x).clamp(min=0)
     z = z * z if p == 2 else z

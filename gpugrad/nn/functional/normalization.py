@@ -57,6 +57,8 @@ def batch_norm(
     In training the moments are those of the batch, and the running ones move towards them in place by
     ``momentum`` (the variance unbiased); otherwise the running ones are used. Raises ValueError with a
     single value per channel in training, RuntimeError for sizes that do not fit."""
+    if eps < 0 or (training and not eps):
+        raise ValueError(f"batch_norm: eps={eps} must be positive, as a variance may be 0")
     if input.dim() == 1 and not input.numel() and training:
         return input.clone()
     if input.dim() < 2:
@@ -80,11 +82,11 @@ def batch_norm(
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: running_mean and running_var must be given when training=False")
-        centred, var = x - running_mean.reshape(shape), running_var.reshape(shape)
+        centred, var = x - running_mean.reshape(shape), _widened(running_var).reshape(shape)
     # The scale is made per channel first: one pass over the data fewer.
     scale = (var + eps).rsqrt()
     if weight is not None:
-        scale = scale * weight.reshape(shape)
+        scale = scale * _widened(weight).reshape(shape)
     return _affine(centred * scale, None, bias, shape).to(dtype=input.dtype)
 
 

@@ -303,12 +303,14 @@ def _adaptive_avg(op: str, n: int, input: Tensor, output_size: Any) -> Tensor:
         y = _avg_pool(op, n, x, kernel, kernel, 0, False, True, None)
         return y.squeeze(0) if alone else y
     # The windows of one dimension do not depend on the others: one small matrix for each.
+    x = x.float() if is_half(x) else x
     for dim, (s, o) in enumerate(zip(x.shape[2:], out, strict=True), start=2):
         matrix = np.zeros((s, o))
         for i, (a, b) in enumerate(_bounds(s, o)):
             matrix[a:b, i] = 1.0 / (b - a)
         m = creation.tensor(matrix, dtype=x.dtype, device=x.device)
         x = x.transpose(dim, -1).matmul(m).transpose(dim, -1)
+    x = x.to(dtype=input.dtype)
     return x.squeeze(0) if alone else x
 
 

@@ -99,8 +99,10 @@ def _fractional(
     batch, channels = x.shape[:2]
     if samples is None:
         samples = sampling.rand(batch, channels, n, dtype=x.dtype, device=x.device)
-    elif tuple(samples.shape) != (batch, channels, n):
+    elif samples.dim() != 3 or samples.shape[0] < batch or tuple(samples.shape[1:]) != (channels, n):
         raise RuntimeError(f"{op}: _random_samples must have shape {(batch, channels, n)}, not {tuple(samples.shape)}")
+    else:
+        samples = samples[:batch]
     index: Any = 0
     for i, (s, o, k) in enumerate(zip(sizes, out, kernel, strict=True)):
         # In 2-d the first random number belongs to the width, in 3-d to the depth, as in PyTorch.
