@@ -4,10 +4,10 @@
     python -m benchmarks.compare --only moons,gpt --rounds 5 --against torch
 
 Each contestant has a process of its own and only one of them works at a time; in every round each takes a sample, in
-another order, so that a busy machine disturbs all alike. Before that all take the same steps, and what they computed is compared:
-a mismatch is printed and makes the exit status 1. Peers that are not installed or lack the device are left out with
-a line; ``NAME@DEVICE`` times a peer on another device than gpugrad's. The table of all workloads is written to
-benchmarks/results/ as JSON and Markdown; with ``--only`` or ``--tiny`` only if ``--out`` says where.
+another order, so that a busy machine disturbs all alike. Before that all take the same steps, and what they computed
+is compared: a mismatch is printed and makes the exit status 1. Peers that are not installed or lack the device are
+left out with a line; ``NAME@DEVICE`` times a peer on another device than gpugrad's. The table of all workloads is
+written to benchmarks/results/ as JSON and Markdown; with ``--only`` or ``--tiny`` only if ``--out`` says where.
 
 The peers come with the extra ``bench``, PyTorch with ``parity``: ``pip install -e ".[bench,parity]"``.
 """
@@ -33,9 +33,9 @@ def limit_threads(threads: int | None) -> int:
     threads = min(threads or len(allowed), len(allowed))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, allowed[:threads])
-    for name in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{name}_NUM_THREADS"] = str(threads)
-    os.environ["GPUGRAD_THREADS"] = os.environ["POCL_MAX_PTHREAD_COUNT"] = str(threads)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GPUGRAD_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["POCL_MAX_PTHREAD_COUNT"] = os.environ["POCL_CPU_MAX_CU_COUNT"] = str(threads)  # up to 3; from 4 on
     return threads
 
 
@@ -101,25 +101,27 @@ class Race:
         for contestant in list(self.racing):
             self._ask(contestant, "drop")
 
-    def row(self) -> dict[str, Any]:
+    def row(self, device: str) -> dict[str, Any]:
         from benchmarks import report
 
         timed = {name: report.figures(taken) for name, taken in self.samples.items() if taken}
-        return report.row(self.workload, timed, self.notes)
+        return report.row(self.workload, device, timed, self.notes)
 
 
-def present(contestants: list[Contestant]) -> tuple[list[Contestant], dict[str, Any], dict[str, str]]:
-    """Those that start, what they say about themselves, and why the others are absent."""
-    here, about, absent = [], {}, {}
+def present(contestants: list[Contestant]) -> tuple[list[Contestant], dict[str, Any], dict[str, str], list[str]]:
+    """Those that start, what they say about themselves, why the others are absent, and which of these are failures."""
+    here, about, absent, failures = [], {}, {}, []
     for contestant in contestants:
         try:
             about[contestant.name] = contestant.ask("about")
             here.append(contestant)
         except Failed as error:
             absent[contestant.name] = str(error)
+            if not error.absent:
+                failures.append(f"{contestant.name}: {error}")
             print(f"{contestant.name} is left out: {error}")
             contestant.close()
-    return here, about, absent
+    return here, about, absent, failures
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -158,19 +160,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     result: dict[str, Any] = {"command": "python -m benchmarks.compare " + " ".join(arguments or sys.argv[1:])}
     result |= {"machine": report.machine(), "device": options.device, "threads": threads, "rounds": options.rounds}
-    contestants, result["about"], result["absent"] = present(
+    contestants, result["about"], result["absent"], failures = present(
         [Contestant(name, options.device, threads, options.patience) for name in names]
     )
     if not any(contestant.name in report.OURS for contestant in contestants):
         print("compare: gpugrad itself cannot be timed", file=sys.stderr)
         return 1
     result["contestants"] = [contestant.name for contestant in contestants]
-    rows, failures, mismatches = [], [], []
+    rows, mismatches = [], []
     try:
         for workload in wanted:
             race = Race(workload, contestants, options.tiny)
             race.run(options.rounds, options.sample, options.budget)
-            rows.append(race.row())
+            rows.append(race.row(options.device))
             failures += race.failures
             mismatches += race.mismatches
             times = ", ".join(f"{name} {report.duration(f['median'])}" for name, f in rows[-1]["peers"].items())

@@ -44,12 +44,15 @@ def figures(samples: list[float]) -> dict[str, float | int]:
     return {"median": middle, "q1": low, "q3": high, "best": ordered[0], "samples": len(ordered)}
 
 
-def row(workload: Workload, timed: Mapping[str, dict[str, Any]], notes: Mapping[str, str]) -> dict[str, Any]:
-    """One workload's entry: the contestants' figures, each with its ratio to gpugrad and to the best peer, and ours
-    against the goals. ``notes`` say why a contestant has no figures."""
+def row(
+    workload: Workload, device: str, timed: Mapping[str, dict[str, Any]], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    """One workload's entry: the contestants' figures, each with its ratio to gpugrad and to the best peer on the same
+    device (on any, if there is none), and ours against the goals. ``notes`` say why a contestant has no figures."""
     mine = timed.get(OURS[0]) or timed.get(OURS[1])
     others = {name: f["median"] for name, f in timed.items() if name.partition("@")[0] not in OURS + NO_PEER}
-    best = min(others, key=others.__getitem__) if others else None
+    here = [name for name in others if "@" not in name] or list(others)
+    best = min(here, key=others.__getitem__) if here else None
     entry: dict[str, Any] = {"workload": workload.name, "title": workload.title, "best_peer": best, "peers": {}}
     for name, f in timed.items():
         ratios = {"to_gpugrad": f["median"] / mine["median"]} if mine else {}
@@ -63,7 +66,8 @@ def row(workload: Workload, timed: Mapping[str, dict[str, Any]], notes: Mapping[
     ours = [timed[name]["median"] for name in OURS if name in timed]
     if ours and best is not None:
         entry["ours_to_best_peer"] = min(ours) / others[best]
-    entry["eager_goal"], entry["compiled_goal"] = workload.eager_goal, workload.compiled_goal
+    entry["eager_goal"] = workload.eager_goal if device == "cpu" else None
+    entry["best_goal"] = workload.compiled_goal if best is not None and "@" not in best else None
     return entry
 
 
@@ -98,7 +102,7 @@ def columns(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[str], li
             f"{duration(r['peers'][n]['median'])} {spread(r['peers'][n])}" if n in r["peers"] else "-" for n in present
         ]
         eager = _ratio(r, "eager_to_torch", r["eager_goal"])
-        best = _ratio(r, "ours_to_best_peer", r["compiled_goal"])
+        best = _ratio(r, "ours_to_best_peer", r["best_goal"])
         cells.append([r["workload"], *times, eager, best])
     return heads, cells
 
@@ -116,7 +120,9 @@ def show(rows: list[dict[str, Any]], names: list[str]) -> None:
         for line in cells:
             table.add_row(*line)
         # A file or a pipe has no width, and a narrow terminal had better wrap lines than lose figures.
-        Console(width=max(Console().width, Console().measure(table, options=Console(width=1000).options).maximum)).print(table)
+        Console(
+            width=max(Console().width, Console().measure(table, options=Console(width=1000).options).maximum)
+        ).print(table)
         return
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
     for line in [heads, *cells]:
@@ -131,7 +137,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join([by_name[name]["title"], *rest]) + " |")
     where = result["machine"]
     about = "; ".join(
-        f"{name}: " + ", ".join(f"{key} {value}" for key, value in told.items()) for name, told in result["about"].items()
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in told.items())
+        for name, told in result["about"].items()
     )
     reasons: dict[tuple[str, str], list[str]] = {(name, why): [] for name, why in result["absent"].items()}
     for r in result["rows"]:

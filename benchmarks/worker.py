@@ -22,7 +22,7 @@ WAIT_EACH_ABOVE = 2e-4
 
 
 class Failed(Exception):
-    """The contestant raised, died or took too long. ``absent``: it has no such workload or device, which is no error."""
+    """The contestant raised, died or took too long. ``absent``: it has no such workload or device, no error."""
 
     def __init__(self, reason: str, absent: bool = False) -> None:
         super().__init__(reason)
@@ -56,8 +56,8 @@ class Server:
         return self.run.numbers(result)
 
     def calibrate(self) -> float:
-        """Seconds of one step, roughly. What exists now leaves the cycle collector's sight: the imports of each framework
-        would otherwise weigh on every collection that a step's own garbage sets off. The collector itself stays on."""
+        """Seconds of one step, roughly. What exists now leaves the cycle collector's sight: a framework's imports would
+        otherwise weigh on every collection that a step's own garbage sets off. The collector itself stays on."""
         gc.collect()
         gc.freeze()
         self.seconds = self._timed(1)
@@ -108,7 +108,9 @@ def _serve(pipe: Connection, name: str, device: str, threads: int) -> None:
                 pipe.send(("absent", str(error)))
             except Exception as error:
                 traceback.print_exc()
-                pipe.send(("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"))
+                pipe.send(
+                    ("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+                )
     except (EOFError, KeyboardInterrupt):  # the parent is gone, or goes
         return
 

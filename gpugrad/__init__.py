@@ -59,7 +59,7 @@ globals().update(namespace.names() | functions())
 _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
-_LAZY = {"nn", "func", "optim", "utils", "datasets", "io", "viz", "linalg", "special", "cuda", "distributions", "profiler"}
+_LAZY = set("nn func optim utils datasets io viz linalg special signal cuda distributions profiler".split())
 _LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func", "profile": "profiler"}
 
 

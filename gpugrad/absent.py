@@ -3,6 +3,9 @@ what docs/pytorch_coverage.md says of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 _COMPLEX = "there are no complex numbers here"
 _SPARSE = "there are no sparse tensors here; dense ones do the same"
 _QUANTISED = "there are no quantised tensors here; float16 and bfloat16 halve the memory"
@@ -19,7 +22,7 @@ _REASONS = {
     _SPARSE: "sparse sparse_coo_tensor sparse_csr_tensor sparse_csc_tensor sparse_bsr_tensor sparse_bsc_tensor "
     "sparse_compressed_tensor to_sparse to_sparse_csr to_sparse_csc to_sparse_coo to_sparse_bsr to_sparse_bsc coalesce "
     "indices values crow_indices col_indices ccol_indices row_indices sparse_dim dense_dim sparse_mask smm sspaddmm "
-    "hspmm dsmm hsmm saddmm spmm resize_as_sparse_ sparse_resize_ sparse_resize_and_clear_ to_dense to_padded_tensor "
+    "hspmm dsmm hsmm saddmm spmm resize_as_sparse_ sparse_resize_ sparse_resize_and_clear_ to_padded_tensor "
     "sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc indices_copy values_copy crow_indices_copy "
     "col_indices_copy ccol_indices_copy row_indices_copy",
     "there are no nested tensors here; nn.utils.rnn.pad_sequence makes one tensor of several": "nested jagged masked",
@@ -52,11 +55,9 @@ _REASONS = {
     "a device's failures are gpugrad.DeviceError and gpugrad.OutOfMemoryError": "AcceleratorError",
     "linalg.eigh gives all eigenvalues; take the largest or smallest": "lobpcg",
     "nn.functional.embedding_bag gives the result, without its bookkeeping": "embedding_bag",
-    "nonzero gives as many rows as there are": "nonzero_static",
     "time.perf_counter around gpugrad.synchronize() measures a device's work": "monitor",
     "numpy.testing does it, on tensor.numpy()": "testing",
     "__torch_function__ is not called; override the methods of a subclass of Tensor": "overrides",
-    "numpy.hanning and the like, or gpugrad.hann_window and its relatives": "signal",
     "the names are those of the package itself": "functional storage serialization types return_types",
     "gpugrad.__version__ has it": "version torch_version",
     "a tensor's memory has no class of its own; untyped_storage() gives what can be asked of it": "storage_type",
@@ -71,21 +72,37 @@ _REASONS = {
         "nn.attention.list_flash_attention_impls nn.attention.register_flash_attention_impl "
         "nn.attention.restore_flash_attention_impl"
     ),
-    "make a second optimizer of the other parameters": "optim.swap_in_optimizer_params_and_state",
-    "a TransformedDistribution of Uniform, Exponential or Normal is one": "distributions.Pareto distributions.Weibull "
-    "distributions.Kumaraswamy distributions.GeneralizedPareto distributions.LogisticNormal",
-    "MultivariateNormal takes the full covariance matrix": "distributions.LowRankMultivariateNormal",
-    "of distributions over matrices and angles there is none": "distributions.LKJCholesky distributions.Wishart "
-    "distributions.VonMises",
-    "Beta and Uniform are distributions over the interval": "distributions.ContinuousBernoulli",
-    "Distribution is the class to derive from": "distributions.ExponentialFamily",
-    "apply a transform to each part": "distributions.CatTransform distributions.StackTransform",
-    "the transform of a constraint is chosen by hand: ExpTransform, SigmoidTransform, StickBreakingTransform": (
-        "distributions.biject_to distributions.transform_to"
+    "streams are in order on every device; cuda.synchronize() waits, and time.perf_counter measures": "cuda.Event "
+    "cuda.Stream cuda.ExternalStream cuda.StreamContext cuda.GreenContext cuda.current_stream cuda.default_stream "
+    "cuda.get_stream_from_external cuda.set_stream cuda.stream",
+    "there are no graphs of launches here; call the function itself": "cuda.CUDAGraph cuda.graph "
+    "cuda.graph_pool_handle cuda.is_current_stream_capturing cuda.make_graphed_callables",
+    "memory_allocated, max_memory_allocated, memory_reserved, mem_get_info and empty_cache are what there is": (
+        "cuda.MemPool cuda.use_mem_pool cuda.CUDAPluggableAllocator cuda.change_current_allocator "
+        "cuda.get_allocator_backend cuda.caching_allocator_alloc cuda.caching_allocator_delete "
+        "cuda.caching_allocator_disabled cuda.caching_allocator_enable cuda.host_memory_stats "
+        "cuda.host_memory_stats_as_nested_dict cuda.memory_stats cuda.memory_stats_as_nested_dict cuda.memory_snapshot "
+        "cuda.memory_summary cuda.memory_cached cuda.max_memory_cached cuda.max_memory_reserved "
+        "cuda.reset_accumulated_host_memory_stats cuda.reset_accumulated_memory_stats "
+        "cuda.reset_max_memory_allocated cuda.reset_max_memory_cached cuda.reset_peak_host_memory_stats "
+        "cuda.reset_peak_memory_stats cuda.get_per_process_memory_fraction cuda.set_per_process_memory_fraction"
     ),
-    "Transform is the class to derive from": "distributions.CorrCholeskyTransform "
-    "distributions.CumulativeDistributionTransform distributions.LowerCholeskyTransform "
-    "distributions.PositiveDefiniteTransform",
+    "nvidia-smi tells": "cuda.temperature cuda.power_draw cuda.clock_rate cuda.utilization cuda.memory_usage "
+    "cuda.device_memory_used cuda.list_gpu_processes",
+    "a tensor of that dtype, moved by .cuda()": "cuda.BFloat16Tensor cuda.BoolTensor cuda.ByteTensor cuda.CharTensor "
+    "cuda.DoubleTensor cuda.FloatTensor cuda.HalfTensor cuda.IntTensor cuda.LongTensor cuda.ShortTensor",
+    "CuPy is the way to CUDA's own interfaces": "cuda.cudart cuda.check_error cuda.cudaStatus cuda.current_blas_handle "
+    "cuda.current_solver_handle cuda.get_arch_list cuda.get_gencode_flags cuda.ipc_collect cuda.init "
+    "cuda.can_device_access_peer cuda.jiterator",
+    "a device's failures are gpugrad.DeviceError": "cuda.CudaError cuda.DeferredCudaCallError",
+    "all devices share one stream of random numbers: get_rng_state, set_rng_state": "cuda.get_rng_state_all "
+    "cuda.set_rng_state_all",
+    "with cuda.device(tensor.device) says it": "cuda.device_of",
+    "reading a value back is what waits; nothing else does": "cuda.get_sync_debug_mode cuda.set_sync_debug_mode",
+    "products of float32 are in float32": "cuda.is_tf32_supported",
+    "gpugrad.profiler.profile records and exports": "profiler.ExecutionTraceObserver profiler.kineto_available "
+    "profiler.DeviceType",
+    "make a second optimizer of the other parameters": "optim.swap_in_optimizer_params_and_state",
     "DataPipes are not taken over; a Dataset or IterableDataset and the DataLoader do it": (
         "utils.data.IterDataPipe utils.data.MapDataPipe utils.data.DFIterDataPipe utils.data.DataChunk "
         "utils.data.functional_datapipe utils.data.argument_validation utils.data.runtime_validation "
@@ -103,3 +120,14 @@ _REASONS = {
 }  # fmt: skip
 
 REASONS = {name: reason for reason, names in _REASONS.items() for name in names.split()}
+
+
+def missing(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of ``gpugrad.<module>``, which is called for names that it has not."""
+
+    def complain(name: str) -> Any:
+        why = REASONS.get(f"{module}.{name}")
+        text = f"module 'gpugrad.{module}' has no attribute {name!r}"
+        raise AttributeError(f"{text}: {why}" if why else text)
+
+    return complain

@@ -88,8 +88,8 @@ def function(name: str, function: Callable[..., Any], out: bool, exact: bool = F
 
     def plain(*args: Any, **named: Any) -> Any:
         target = named.pop("out", None) if out else None
-        if makes and isinstance(target, Tensor) and named.get("dtype") is None and not (args and isinstance(args[0], Tensor)):
-            named["dtype"] = target.dtype
+        if makes and isinstance(target, Tensor) and not any(isinstance(a, Tensor) for a in args[:2]):
+            named["dtype"] = named.get("dtype") or target.dtype
         args = _renamed(name, args, named, aliases, first)
         if target is None:
             return function(*args, **named)

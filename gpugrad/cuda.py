@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from gpugrad import random as _random
+from gpugrad.absent import missing
 from gpugrad.devices import Device, backend_of, opened
 from gpugrad.devices import devices as _devices
 from gpugrad.devices import is_available as _is_available
@@ -185,3 +186,6 @@ def get_rng_state(device: Any = None) -> tuple[int, int]:
 def set_rng_state(new_state: tuple[int, int], device: Any = None) -> None:
     """Restore what :func:`get_rng_state` returned."""
     _random.set_rng_state(new_state)
+
+
+__getattr__ = missing("cuda")

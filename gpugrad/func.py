@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpugrad import autograd, random
+from gpugrad.absent import missing
 from gpugrad.autograd.graph import Node, edge_of
 from gpugrad.autograd.modes import enable_grad
 from gpugrad.nn.module import Module
@@ -313,3 +314,6 @@ def _stacked(tables: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             raise RuntimeError(f"stack_module_state: '{name}' requires gradients in some of the models only")
         result[name] = stack([t.detach() for t in tensors]).requires_grad_(wanted.pop())
     return result
+
+
+__getattr__ = missing("func")

@@ -42,7 +42,7 @@ BOTH = {
     "sets": "bincount histc histogram unique unique_consecutive",
     "linear": "addbmm addmm addmv addr baddbmm bmm dot matmul mm mv outer",
     "products": "cross ger inner kron vdot",
-    "indexing": "argwhere gather index_select masked_fill masked_select nonzero repeat_interleave take take_along_dim",
+    "indexing": "argwhere gather index_select masked_fill masked_select nonzero nonzero_static repeat_interleave take take_along_dim",
     "scattering": "index_add index_copy index_fill index_reduce masked_scatter put scatter scatter_add scatter_reduce",
     "subscript": "index_put",
     "placing": "as_strided_scatter diagonal_scatter select_scatter slice_scatter",
@@ -110,6 +110,8 @@ LATE = {
     "linalg.lowrank": "pca_lowrank svd_lowrank",
     "special": "",
     "nn.functional": "celu celu_ hardshrink prelu rrelu rrelu_ selu selu_ threshold threshold_",
+    "nn.functional.native": "constant_pad_nd grid_sampler grid_sampler_2d grid_sampler_3d native_batch_norm native_group_norm "
+    "native_layer_norm",
     "nn.functional.plain": "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d "
     "batch_norm bilinear "
     "binary_cross_entropy_with_logits channel_shuffle conv1d conv2d conv3d conv_tbc conv_transpose1d "

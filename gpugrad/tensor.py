@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -312,7 +313,14 @@ class Tensor(TensorInfo):
         return self.copy_(creation.tensor(np.array(values, self.dtype.numpy).reshape(self.shape)))
 
     def __copy__(self) -> Tensor:
-        return self.detach().requires_grad_(self.requires_grad) if self.is_leaf else self.clone()
+        if not self.is_leaf:
+            return self.clone()
+        copy = self.detach()
+        if type(self) is not Tensor:
+            copy = adopt(type(self), copy)
+        copy._requires_grad = self._requires_grad
+        copy.__dict__.update(self._users_attributes())
+        return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
@@ -324,7 +332,12 @@ class Tensor(TensorInfo):
         if self._grad is not None:
             copy._grad = self._grad.detach().clone()
         memo[id(self)] = copy
+        copy.__dict__.update({k: deepcopy(v, memo) for k, v in self._users_attributes().items()})
         return copy
+
+    def _users_attributes(self) -> dict[str, Any]:
+        """What users set on this tensor: copies and pickles have it too, hooks they have not."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_post_hooks", "retains_grad")}
 
     def __reduce__(self) -> Any:
         host = self._backend.to_host(self._array)
@@ -335,7 +348,7 @@ class Tensor(TensorInfo):
             str(self.device),
             self._requires_grad,
             type(self),
-        )
+        ), self._users_attributes() or None
 
     # -- autograd ----------------------------------------------------------------
     @property

@@ -460,3 +460,13 @@ def test_tensor_of_one_number_is_its_value():
     assert gg.Tensor(None).shape == (0,)
     assert gg.Tensor(2, 3).shape == (2, 3)
     assert gg.Tensor.ones(2).to_numpy().tolist() == [1.0, 1.0]
+
+
+def test_attributes_of_users_are_copied_with_a_tensor():
+    p = gg.nn.Parameter(gg.ones(2))
+    p.no_decay, p.groups = True, [1, 2]
+    p.register_post_accumulate_grad_hook(lambda t: None)
+    for other in (copy.copy(p), copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        assert type(other) is gg.nn.Parameter and other.requires_grad
+        assert other.no_decay is True and other.groups == [1, 2] and not hasattr(other, "_post_hooks")
+    assert copy.deepcopy(p).groups is not p.groups and copy.copy(p).data_ptr() == p.data_ptr()

@@ -206,13 +206,6 @@ def _():
     )
 
 
-@row("`rsample` of Gamma")
-def _():
-    d = gg.distributions
-    kinds = [d.Gamma(1.0, 1.0), d.Beta(1.0, 1.0), d.Dirichlet(gg.ones(2)), d.StudentT(3.0)]
-    return not any(k.has_rsample for k in kinds) and all(fails(NotImplementedError, k.rsample) for k in kinds)
-
-
 @row("`DataParallel`, `DistributedDataParallel`")
 def _():
     model = nn.Linear(2, 1)

@@ -126,7 +126,15 @@ def test_one_tensor_is_no_list_of_tensors(join):
 
 
 X2 = gg.ones(2, 2)
+CLASS = gg.zeros(2, dtype=gg.int64)
 REFUSED = {
+    "batch_norm, eps in training": (ValueError, lambda: F.batch_norm(X2, None, None, training=True, eps=0.0)),
+    "batch_norm, eps": (ValueError, lambda: F.batch_norm(X2, CLASS * 1.0, CLASS + 1.0, eps=-1.0)),
+    "LSTM, bias": (TypeError, lambda: gg.nn.LSTM(3, 5, bias=0)),
+    "targets, other batch": (ValueError, lambda: F.nll_loss(gg.ones(3, 2), CLASS)),
+    "targets, other sizes": (RuntimeError, lambda: F.cross_entropy(gg.ones(2, 3, 5), gg.zeros(2, 4, dtype=gg.int64))),
+    "targets, too many": (RuntimeError, lambda: F.nll_loss(X2, CLASS.reshape(2, 1))),
+    "weight of another dtype": (RuntimeError, lambda: F.nll_loss(X2, CLASS, gg.ones(2, dtype=gg.float64))),
     "adaptive_avg_pool2d": (ValueError, lambda: F.adaptive_avg_pool2d(X2, (2, 2))),
     "adaptive_max_pool3d": (ValueError, lambda: F.adaptive_max_pool3d(gg.ones(2, 2, 2), (2, 2, 2))),
     "bias of another dtype": (
@@ -155,6 +163,14 @@ def test_errors_have_the_type_they_have_in_pytorch(what):
 def test_ignored_negative_class_goes_with_probabilities():
     assert F.cross_entropy(X2, X2 / 2).item() == pytest.approx(np.log(2), rel=1e-5)
     assert F.multi_margin_loss(gg.tensor(1.0), gg.tensor(0)).item() == 0
+    assert F.nll_loss(gg.ones(3), gg.tensor([0]), reduction="none").shape == ()
+
+
+def test_fractional_pooling_uses_as_many_random_samples_as_it_needs():
+    samples = gg.tensor([[[0.1, 0.9]], [[0.5, 0.5]]])
+    x = gg.arange(25.0).reshape(1, 5, 5)
+    want = F.fractional_max_pool2d(x, 2, 2, _random_samples=samples[:1])
+    assert F.fractional_max_pool2d(x, 2, 2, _random_samples=samples).tolist() == want.tolist()
 
 
 # -- out= and in place ----------------------------------------------------------------------------------

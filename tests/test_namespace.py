@@ -256,7 +256,7 @@ def test_absent_names_say_why():
 
 def test_pickled_for_an_absent_device(monkeypatch):
     x = gg.ones(2)
-    function, arguments = x.__reduce__()
+    function, arguments, _ = x.__reduce__()
     arguments = (*arguments[:3], "cuda:97", *arguments[4:])
     with pytest.warns(UserWarning, match="comes to the CPU"):
         y = function(*arguments)

@@ -70,4 +70,4 @@ def test_graphs_are_text_without_graphviz(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     texts = [data["text/plain"] for data in shown(run(path, monkeypatch)) if "image/svg+xml" not in data]
     graphs = [text for text in texts if text.startswith("graph of ")]
-    assert len(graphs) == PICTURES[path.stem][1] and all("no picture: " in text for text in graphs)
+    assert len(graphs) == PICTURES[path.stem][1] and all("pictures need " in text for text in graphs)

@@ -314,11 +314,13 @@ def test_a_failure_of_dot_is_told(monkeypatch, tmp_path):
 @needs_package
 def test_without_the_program(without_dot, tmp_path):
     picture = network()
-    with pytest.raises(RuntimeError, match="svg: .*'dot' is not on the PATH.* apt install .* brew .* conda .*source"):
+    with pytest.raises(
+        RuntimeError, match=r"svg: .*pip install graphviz.*apt, brew or conda .*; the program is missing"
+    ):
         picture.svg()
-    with pytest.raises(RuntimeError, match="save: .*'dot' is not on the PATH"):
+    with pytest.raises(RuntimeError, match="save: pictures need .* the program is missing"):
         picture.save(tmp_path / "g.svg")
-    assert picture._repr_svg_() is None and "no picture: Graphviz's program 'dot'" in repr(picture)
+    assert picture._repr_svg_() is None and "pictures need" in repr(picture)
 
 
 def test_without_the_package(monkeypatch, tmp_path):
@@ -326,9 +328,9 @@ def test_without_the_package(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "graphviz", raising=False)
     importlib.invalidate_caches()
     picture = network()
-    with pytest.raises(RuntimeError, match="svg: the Python package graphviz is missing: pip install graphviz"):
+    with pytest.raises(RuntimeError, match="svg: .*pip install graphviz.* (the package is|both are) missing"):
         picture.svg()
-    with pytest.raises(RuntimeError, match="save: the Python package"):
+    with pytest.raises(RuntimeError, match="save: pictures need"):
         picture.save(tmp_path / "g.png")
     assert picture._repr_svg_() is None and "pip install graphviz" in repr(picture)
 

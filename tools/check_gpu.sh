@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with an NVIDIA GPU: the suite, CUDA's memory checkers and the benchmarks; results under OUT (default build/gpu).
-# Needs CuPy, pytest and, for the comparison, PyTorch in the current environment.
+# Needs CuPy and pytest in the current environment; the comparison takes the peers it finds there (PyTorch, JAX, tinygrad).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${OUT:-build/gpu}
@@ -22,5 +22,5 @@ fi
 for model in mlp cnn; do
     run python examples/train_mnist.py --model "$model" --device cuda --out "$out/$model"
 done
-run python -m benchmarks.train_steps --device cuda --json "$out/train_steps_cuda.json"
+run python -m benchmarks.compare --device cuda --out "$out"
 exit $status

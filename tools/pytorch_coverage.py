@@ -48,6 +48,8 @@ SPACES = (
     "torch.autograd.functional "
     "torch.func "
     "torch.random "
+    "torch.profiler "
+    "torch.cuda "
 ).split()
 
 #: parameters that say how memory is laid out, taken or meaningless here, and those that no program names

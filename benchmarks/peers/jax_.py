@@ -122,7 +122,9 @@ class Peer(peers.Peer):
             w = dict(zip(weights, parameters, strict=True))
             x = w["tokens.weight"][index] + w["positions.weight"][: tokens.shape[1]]
             for i in range(layers):
-                block = {name: w[f"blocks.{i}.{name}.weight"] for name in ("norm1", "qkv", "out", "norm2", "up", "down")}
+                block = {
+                    name: w[f"blocks.{i}.{name}.weight"] for name in ("norm1", "qkv", "out", "norm2", "up", "down")
+                }
                 x = x + _attention(_norm(x) * block["norm1"], block["qkv"], heads) @ block["out"].T
                 x = x + jax.nn.gelu((_norm(x) * block["norm2"]) @ block["up"].T, approximate=False) @ block["down"].T
             return _cross_entropy((_norm(x) * w["norm.weight"]) @ w["tokens.weight"].T, wanted)

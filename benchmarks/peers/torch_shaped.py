@@ -152,7 +152,7 @@ class TorchShaped(peers.Peer):
 
     def sum(self, x: np.ndarray, dim: int | None) -> Run:
         a = self.tensor(x)
-        return self.forward_only(a.sum if dim is None else lambda: a.sum(dim))
+        return self.forward_only(lambda: a.sum(dim))
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> Run:
         x, y = self.tensor(a), self.tensor(b)
@@ -173,9 +173,7 @@ class TorchShaped(peers.Peer):
     def convolution(self, x: np.ndarray, weight: np.ndarray, g: np.ndarray, **options: int) -> Run:
         images, kernel = self.tensor(x, grad=True), self.tensor(weight, grad=True)
         conv2d = self.lib.nn.functional.conv2d
-        return self.with_gradients(
-            lambda: conv2d(images, kernel, None, **options), [images, kernel], self.tensor(g)
-        )
+        return self.with_gradients(lambda: conv2d(images, kernel, None, **options), [images, kernel], self.tensor(g))
 
 
 def _gpt(lib: Any, weights: dict[str, np.ndarray], layers: int, heads: int) -> Any:

@@ -367,7 +367,8 @@ class _EventTimeline(Timeline):
         return noting
 
     def start(self) -> list[Any]:
-        self._local.mark = mark = []  # type: list[Any]
+        mark: list[Any] = []
+        self._local.mark = mark
         return mark
 
     def stop(self, mark: Any) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 
-class Switches:
-    """Attributes that may be read and set, and no others; ``flags(...)`` sets some for a while."""
+class Switches(ModuleType):
+    """Attributes that may be read and set, and no others; ``flags(...)`` sets some for a while. A module, as
+    programs import it: ``import torch.backends.cudnn as cudnn``."""
 
     _name: str
 
     def __init__(self, name: str, **initial: Any) -> None:
+        super().__init__(f"gpugrad.{name}")
         self.__dict__["_name"] = name
         self.__dict__.update(initial)
 

@@ -160,6 +160,36 @@ class Distribution:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
+class ExponentialFamily(Distribution):
+    """Distributions whose density is exp(<t(x), theta> - F(theta) + k(x)). A subclass gives ``theta`` as
+    ``_natural_params`` (a tuple of tensors), F as ``_log_normalizer(*theta)`` and the mean of ``k(x)`` as
+    ``_mean_carrier_measure``; the entropy follows by differentiation (F. Nielsen and R. Nock, Entropies and cross-
+    entropies of exponential families, 2010)."""
+
+    @property
+    def _natural_params(self) -> tuple[Any, ...]:
+        raise NotImplementedError(f"{type(self).__name__} does not define _natural_params")
+
+    def _log_normalizer(self, *natural_params: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define _log_normalizer")
+
+    @property
+    def _mean_carrier_measure(self) -> float:
+        raise NotImplementedError(f"{type(self).__name__} does not define _mean_carrier_measure")
+
+    def entropy(self) -> Any:
+        thetas = [theta.detach().requires_grad_() for theta in self._natural_params]
+        with gg.enable_grad():
+            norm = self._log_normalizer(*thetas)
+            slopes = gg.autograd.grad(norm.sum(), thetas, create_graph=True)
+        total = norm - self._mean_carrier_measure
+        for theta, slope in zip(thetas, slopes, strict=True):
+            product = theta * slope
+            extra = product.dim() - len(self._batch_shape)
+            total = total - sum_last(product, extra)
+        return total
+
+
 def broadcast(*values: Any) -> tuple[Any, ...]:
     """Parameters as tensors of one shape; numbers take the dtype and device of the tensors."""
     first = next((v for v in values if isinstance(v, gg.Tensor)), None)

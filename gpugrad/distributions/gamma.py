@@ -1,5 +1,5 @@
-"""Distributions made of gamma variables. Their samples are not reparametrised: ``sample`` has no gradient,
-``log_prob`` has."""
+"""Distributions made of gamma variables. The derivative of a gamma sample with respect to its shape is the implicit
+one (see ``gpugrad/ops/numerics_gamma.py``); that of the others follows from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,27 @@ import gpugrad as gg
 from gpugrad.distributions import constraints as c
 from gpugrad.distributions.continuous import Normal
 from gpugrad.distributions.distribution import Distribution, broadcast
+from gpugrad.ops.special_functions import standard_gamma_grad
 from gpugrad.ops.variates import standard_gamma
+
+
+class _StandardGamma(gg.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, concentration: Any) -> Any:
+        x = standard_gamma(concentration)
+        ctx.save_for_backward(concentration, x)
+        return x
+
+    @staticmethod
+    @gg.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return gradient * standard_gamma_grad(*ctx.saved_tensors)
+
+
+def gamma_sample(concentration: Any, shape: Any) -> Any:
+    """Gamma numbers of rate 1, above 0, with a derivative with respect to ``concentration``."""
+    x = _StandardGamma.apply(concentration.expand(tuple(shape)))
+    return x.clamp(min=gg.finfo(x.dtype).tiny)
 
 
 class Gamma(Distribution):
@@ -18,6 +38,7 @@ class Gamma(Distribution):
 
     arg_constraints = {"concentration": c.positive, "rate": c.positive}
     support = c.nonnegative
+    has_rsample = True
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
         self.concentration, self.rate = broadcast(concentration, rate)
@@ -35,11 +56,9 @@ class Gamma(Distribution):
     def variance(self) -> Any:
         return self.concentration / self.rate.square()
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        with gg.no_grad():
-            shape = tuple(self._extended_shape(sample_shape))
-            value = standard_gamma(self.concentration.expand(shape)) / self.rate
-            return value.clamp(min=gg.finfo(value.dtype).tiny)
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        value = gamma_sample(self.concentration, self._extended_shape(sample_shape)) / self.rate
+        return value.clamp(min=gg.finfo(value.dtype).tiny)
 
     def log_prob(self, value: Any) -> Any:
         value = self._check(value)
@@ -69,6 +88,7 @@ class InverseGamma(Distribution):
 
     arg_constraints = {"concentration": c.positive, "rate": c.positive}
     support = c.positive
+    has_rsample = True
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
         self.concentration, self.rate = broadcast(concentration, rate)
@@ -87,8 +107,8 @@ class InverseGamma(Distribution):
         a = self.concentration
         return gg.where(a > 2, self.rate.square() / ((a - 1).square() * (a - 2)), math.inf)
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        return Gamma(self.concentration, self.rate, validate_args=False).sample(sample_shape).reciprocal()
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        return Gamma(self.concentration, self.rate, validate_args=False).rsample(sample_shape).reciprocal()
 
     def log_prob(self, value: Any) -> Any:
         value = self._check(value)
@@ -108,6 +128,7 @@ class Dirichlet(Distribution):
 
     arg_constraints = {"concentration": c.positive_vector}
     support = c.simplex
+    has_rsample = True
 
     def __init__(self, concentration: Any, validate_args: bool | None = None) -> None:
         if concentration.dim() < 1:
@@ -132,11 +153,9 @@ class Dirichlet(Distribution):
         total = self.concentration.sum(-1, True)
         return self.concentration * (total - self.concentration) / (total.square() * (total + 1))
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        with gg.no_grad():
-            drawn = standard_gamma(self.concentration.expand(tuple(self._extended_shape(sample_shape))))
-            drawn = drawn.clamp(min=gg.finfo(drawn.dtype).tiny)
-            return drawn / drawn.sum(-1, True)
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        drawn = gamma_sample(self.concentration, self._extended_shape(sample_shape))
+        return drawn / drawn.sum(-1, True)
 
     def log_prob(self, value: Any) -> Any:
         a = self.concentration
@@ -154,6 +173,7 @@ class Beta(Distribution):
 
     arg_constraints = {"concentration1": c.positive, "concentration0": c.positive}
     support = c.unit_interval
+    has_rsample = True
 
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None) -> None:
         self.concentration1, self.concentration0 = broadcast(concentration1, concentration0)
@@ -176,8 +196,8 @@ class Beta(Distribution):
         total = self.concentration1 + self.concentration0
         return self.concentration1 * self.concentration0 / (total.square() * (total + 1))
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        return self._pair.sample(sample_shape)[..., 0]
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        return self._pair.rsample(sample_shape)[..., 0]
 
     def log_prob(self, value: Any) -> Any:
         value = self._check(value)
@@ -192,6 +212,7 @@ class StudentT(Distribution):
 
     arg_constraints = {"df": c.positive, "loc": c.real, "scale": c.positive}
     support = c.real
+    has_rsample = True
 
     def __init__(self, df: Any, loc: Any = 0.0, scale: Any = 1.0, validate_args: bool | None = None) -> None:
         self.df, self.loc, self.scale = broadcast(df, loc, scale)
@@ -210,11 +231,10 @@ class StudentT(Distribution):
         spread = self.scale.square() * self.df / (self.df - 2)
         return gg.where(self.df > 2, spread, gg.where(self.df > 1, math.inf, gg.full_like(self.df, math.nan)))
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        with gg.no_grad():
-            x = Normal(gg.zeros_like(self.df), 1.0, validate_args=False).sample(sample_shape)
-            z = Chi2(self.df, validate_args=False).sample(sample_shape)
-            return self.loc + self.scale * x * gg.rsqrt(z / self.df)
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        x = Normal(gg.zeros_like(self.df), 1.0, validate_args=False).sample(sample_shape)
+        z = Chi2(self.df, validate_args=False).rsample(sample_shape)
+        return self.loc + self.scale * x * gg.rsqrt(z / self.df)
 
     def log_prob(self, value: Any) -> Any:
         y = (self._check(value) - self.loc) / self.scale
@@ -237,6 +257,7 @@ class FisherSnedecor(Distribution):
 
     arg_constraints = {"df1": c.positive, "df2": c.positive}
     support = c.positive
+    has_rsample = True
 
     def __init__(self, df1: Any, df2: Any, validate_args: bool | None = None) -> None:
         self.df1, self.df2 = broadcast(df1, df2)
@@ -256,11 +277,9 @@ class FisherSnedecor(Distribution):
         spread = 2 * b.square() * (a + b - 2) / (a * (b - 2).square() * (b - 4))
         return gg.where(b > 4, spread, math.nan)
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        with gg.no_grad():
-            upper = Gamma(self.df1 / 2, self.df1, validate_args=False).sample(sample_shape)
-            lower = Gamma(self.df2 / 2, self.df2, validate_args=False).sample(sample_shape)
-            return upper / lower
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        upper = Gamma(self.df1 / 2, self.df1, validate_args=False).rsample(sample_shape)
+        return upper / Gamma(self.df2 / 2, self.df2, validate_args=False).rsample(sample_shape)
 
     def log_prob(self, value: Any) -> Any:
         value = self._check(value)

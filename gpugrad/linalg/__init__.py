@@ -22,7 +22,7 @@ _NAMES = {
 }
 
 #: their ``out=`` may have another floating dtype than the result
-_CONVERT_TO_OUT = ("cond", "householder_product", "lstsq", "matrix_power", "matrix_rank", "pinv", "tensorinv", "tensorsolve")
+_CONVERT_TO_OUT = "cond householder_product lstsq matrix_power matrix_rank pinv tensorinv tensorsolve".split()
 
 if TYPE_CHECKING:
 

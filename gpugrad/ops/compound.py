@@ -50,7 +50,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode not in ("floor", "trunc"):
         raise RuntimeError(f"div: rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
     if table.result_type(input, other).is_floating_point:
-        return div_floor(input, other) if rounding_mode == "floor" else _div_trunc(input, other)
+        return div_floor(input, other) if rounding_mode == "floor" else e.trunc(e.div(input, other))
     if rounding_mode == "trunc":
         input = e.sub(input, e.fmod(input, other))
     return e.floor_divide(input, other)
@@ -66,13 +66,7 @@ div_floor = elementwise(
     rule="float",
     domain=(0.5, 4.0),
     dtypes="f",
-    torch="floor_divide",
 )
-
-
-@rounded_once
-def _div_trunc(input: Any, other: Any) -> Any:
-    return e.trunc(e.div(input, other))
 
 
 def div_(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
@@ -81,7 +75,7 @@ def div_(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
         return e.div.inplace(x, other)
     result = div(x, other, rounding_mode=rounding_mode)
     if result._array.shape != x._array.shape:
-        raise RuntimeError(f"div_: the result does not fit the tensor it is stored in; operands: {table.describe(x, other)}")
+        raise RuntimeError(f"div_: the result does not fit the tensor; operands: {table.describe(x, other)}")
     return inplace.write("div_", x, cast(result, x.dtype))
 
 

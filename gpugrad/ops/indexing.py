@@ -16,7 +16,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import arange, cast, clone, zeros
+from gpugrad.ops.creation import arange, cast, clone, full, zeros
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.movement import expand, narrow, reshape, unsqueeze
 from gpugrad.ops.table import Sample, composite, primitive, public, same_device
@@ -349,6 +349,20 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
     from gpugrad.ops.joining import stack
 
     return stack(columns, 1)
+
+
+def nonzero_static(input: Any, *, size: int, fill_value: int = -1) -> Any:
+    """The first ``size`` rows of :func:`nonzero`; rows of ``fill_value`` where there are fewer. Raises RuntimeError."""
+    if size < 0:
+        raise RuntimeError(f"nonzero_static: size must not be negative, got {size}")
+    from gpugrad.ops.joining import cat
+
+    found = nonzero(input)
+    count = found._array.shape[0]
+    if count >= size:
+        return clone(narrow(found, 0, 0, size))
+    rest = full((size - count, input._array.ndim), fill_value, dtype=dtypes.int64, device=input.device)
+    return cat([found, rest], 0)
 
 
 def argwhere(input: Any) -> Any:

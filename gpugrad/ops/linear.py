@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import layout
+from gpugrad import dtypes, layout
 from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
@@ -198,7 +198,12 @@ def addmv(input: Any, mat: Any, vec: Any, *, beta: float = 1, alpha: float = 1) 
 )
 def addr(input: Any, vec1: Any, vec2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """``beta * input + alpha * outer(vec1, vec2)``."""
-    return plus_product("addr", input, outer(vec1, vec2), beta, alpha)
+    product = outer(vec1, vec2)
+    if not any(x.dtype.is_floating_point for x in (input, product)) and (type(beta) is float or type(alpha) is float):
+        raise RuntimeError(f"addr: beta={beta} and alpha={alpha} must be integers for {describe(input, vec1, vec2)}")
+    if input.dtype is product.dtype is dtypes.bool_:
+        return e.logical_or(e.logical_and(input, bool(beta)), e.logical_and(product, bool(alpha)))
+    return plus_product("addr", input, product, beta, alpha)
 
 
 @composite(

@@ -1,5 +1,6 @@
 """``gpugrad.optim``: optimizers, and schedules of their learning rates."""
 
+from gpugrad.absent import missing
 from gpugrad.optim import lr_scheduler, swa_utils
 from gpugrad.optim.adadelta import Adadelta
 from gpugrad.optim.adafactor import Adafactor
@@ -37,3 +38,5 @@ __all__ = [
     "lr_scheduler",
     "swa_utils",
 ]
+
+__getattr__ = missing("optim")

@@ -13,9 +13,9 @@ What counts as bytes and FLOPs is in ``costs.py``.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
@@ -166,8 +166,8 @@ class profile:
 
     ``activities``: see :class:`ProfilerActivity`; everything unless given. ``schedule``: which steps to record, a step
     ending with :meth:`step`; ``on_trace_ready(profile)`` is called whenever a recording is complete; ``acc_events``:
-    keep the events of earlier cycles. Shapes and FLOPs are always recorded. Several profiles may be on, one inside the other
-    too; each records what all threads do.
+    keep the events of earlier cycles. Shapes and FLOPs are always recorded. Several profiles may be on, one inside the
+    other too; each records what all threads do.
 
     ``str()`` of it is :meth:`table`. Raises NotImplementedError for what is not recorded here, ValueError for an empty
     list of activities."""
@@ -209,6 +209,7 @@ class profile:
         self._ranges: list[Range] = []
         self._origin = 0
         self._wall_ns = 0
+        self._metadata: dict[str, Any] = {}
 
     # -- on and off --------------------------------------------------------------------------
     def __enter__(self) -> profile:
@@ -319,8 +320,16 @@ class profile:
     def __repr__(self) -> str:
         return f"<gpugrad.profile: {len(self._events)} events{', on' if self._recording else ''}>"
 
+    def add_metadata(self, key: str, value: str) -> None:
+        """Put a remark into the traces written from now on."""
+        self._metadata[key] = value
+
+    def add_metadata_json(self, key: str, value: str) -> None:
+        """As :meth:`add_metadata`, with a value in JSON. Raises ValueError if it is none."""
+        self._metadata[key] = json.loads(value)
+
     def export_chrome_trace(self, path: str | os.PathLike[str]) -> None:
         """Write JSON for chrome://tracing or ui.perfetto.dev, compressed if ``path`` ends in ".gz"; never half a file.
         Raises OSError where it cannot be written."""
-        about = {"producer": "gpugrad", "process": os.getpid(), "thread": threading.current_thread().name}
+        about = {"producer": "gpugrad", "process": os.getpid()} | self._metadata
         write_trace(path, list(self._events), list(self._ranges), self._origin, about)

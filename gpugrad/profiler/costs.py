@@ -87,6 +87,11 @@ def _map(
     return _total(inputs, value), work
 
 
+def _transfer(value: Any, /, array: Any) -> tuple[int, int]:
+    """Between host and device: once over the way."""
+    return touched(array), 0
+
+
 def _copy(value: Any, /, array: Any, dtype: Any = None, out: Any = None) -> tuple[int, int]:
     return _total(array, value), 0
 
@@ -159,6 +164,8 @@ def _factorize(value: Any, /, kind: str, arrays: Any, **params: Any) -> tuple[in
 _COSTS: dict[str, Callable[..., tuple[int, int]]] = {
     "map": _map,
     "copy": _copy,
+    "from_host": _transfer,
+    "to_host": _transfer,
     "reduce": _reduce,
     "arg_reduce": _reduce,
     "scan": _reduce,

@@ -204,7 +204,10 @@ class Recorder:
         with self._lock:
             if backend not in self.timelines:
                 self.timelines[backend] = backend.timeline()
-                self._replace(backend, "__class__", _listening(type(backend)))
+                kind = type(backend)
+                if kind not in _listeners:
+                    _listeners[kind] = _listening(kind)
+                self._replace(backend, "__class__", _listeners[kind])
 
     def _walk(self, walk: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(walk)
@@ -283,13 +286,15 @@ def unheard() -> Iterator[None]:
 # -- backends that listen ---------------------------------------------------------------------
 
 
-@functools.cache
-def _listening(kind: type) -> type:
+_listeners: dict[Any, type] = {}
+
+
+def _listening(kind: Any) -> type:
     """A subclass of a backend's class that records the calls of the contract."""
     members: dict[str, Any] = {name: _timed(name, getattr(kind, name)) for name in _METHODS}
 
     def offer(self: Any, name: str) -> Callable[..., Any] | None:
-        routine = kind.offer(self, name)  # type: ignore[attr-defined]
+        routine = kind.offer(self, name)
         if routine is None:
             return None
         timed = _timed(f"fused_{name}", lambda backend, *args, **kwargs: routine(*args, **kwargs))

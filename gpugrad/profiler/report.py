@@ -267,11 +267,11 @@ def averages(events: Iterable[Event], ranges: Iterable[Range], by_shapes: bool, 
 
 
 def write_trace(
-    path: str | os.PathLike[str], events: Sequence[Event], ranges: Sequence[Range], origin: int, steps: dict[str, Any]
+    path: str | os.PathLike[str], events: Sequence[Event], ranges: Sequence[Range], origin: int, about: dict[str, Any]
 ) -> None:
     """JSON for chrome://tracing and ui.perfetto.dev, compressed if ``path`` ends in ".gz"; times count from
-    ``origin``. The file appears whole or not at all."""
-    document = {"displayTimeUnit": "ms", "otherData": steps, "traceEvents": _trace(events, ranges, origin)}
+    ``origin``, ``about`` is kept with them. The file appears whole or not at all."""
+    document = {"displayTimeUnit": "ms", "otherData": about, "traceEvents": _trace(events, ranges, origin)}
     text = json.dumps(document, separators=(",", ":")).encode()
     with atomic_path(path) as temporary:
         temporary.write_bytes(gzip.compress(text) if str(path).endswith(".gz") else text)

@@ -24,11 +24,10 @@ __all__ = ["Graph", "graph"]
 _FILLS = {"input": "#d7ecd9", "constant": "#eef1f3", "op": "#dbe9f6", "output": "#fbe3c8"}
 _DIRECTIONS = ("TB", "BT", "LR", "RL")
 _TEXT_LINES = 40  # of the graph printed as text; more are counted
-_NO_DOT = (
-    "Graphviz's program 'dot' is not on the PATH: install it by apt install graphviz, brew install graphviz or "
-    "conda install graphviz"
+_NEEDED = (
+    "pictures need the Python package graphviz (pip install graphviz) and Graphviz's program dot (apt, brew or conda "
+    "install graphviz)"
 )
-_NO_PACKAGE = "the Python package graphviz is missing: pip install graphviz, or gpugrad's extra 'viz'"
 
 
 class Graph:
@@ -85,14 +84,15 @@ class Graph:
         if len(boxes) > _TEXT_LINES:
             lines.append(f"      and {len(boxes) - _TEXT_LINES} more")
         missing = _missing()
-        return "\n".join([*lines, f"no picture: {missing}"] if missing else lines)
+        return "\n".join([*lines, missing] if missing else lines)
 
 
 def _missing() -> str | None:
     """What to install before a picture can be drawn; None if all is there."""
-    if importlib.util.find_spec("graphviz") is None:
-        return _NO_PACKAGE
-    return None if shutil.which("dot") else _NO_DOT
+    package, program = importlib.util.find_spec("graphviz") is not None, shutil.which("dot") is not None
+    if package and program:
+        return None
+    return f"{_NEEDED}; {'the program is' if package else 'the package is' if program else 'both are'} missing"
 
 
 def graph(output: Any, params: Mapping[str, Any] | None = None, *, rankdir: str = "TB", max_elements: int = 6) -> Graph:

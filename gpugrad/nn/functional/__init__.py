@@ -1,6 +1,7 @@
 """``gpugrad.nn.functional``: every layer as a plain function of tensors."""
 
 from gpugrad import arguments
+from gpugrad.absent import missing
 from gpugrad.nn.functional.activation import (
     celu,
     celu_,
@@ -296,3 +297,5 @@ __all__ = [
     "upsample_bilinear",
     "upsample_nearest",
 ]
+
+__getattr__ = missing("nn.functional")

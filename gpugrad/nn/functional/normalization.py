@@ -59,7 +59,7 @@ def batch_norm(
     single value per channel in training, RuntimeError for sizes that do not fit."""
     if eps < 0 or (training and not eps):
         raise ValueError(f"batch_norm: eps={eps} must be positive, as a variance may be 0")
-    if input.dim() == 1 and not input.numel() and training:
+    if input.dim() == 1 and not input.numel():
         return input.clone()
     if input.dim() < 2:
         raise RuntimeError(f"batch_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")

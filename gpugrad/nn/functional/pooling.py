@@ -10,7 +10,7 @@ import numpy as np
 
 from gpugrad import dtypes, ops
 from gpugrad.nn.functional.conv import _pairs
-from gpugrad.nn.functional.shapes import batched, per_dim
+from gpugrad.nn.functional.shapes import batched, is_half, per_dim
 from gpugrad.ops import compound, creation
 from gpugrad.tensor import Tensor
 
@@ -66,7 +66,7 @@ def _max_pool(
 ) -> tuple[Tensor, Tensor]:
     x, alone = batched(input, n, op)
     if 0 in x.shape[1:]:
-        raise RuntimeError(f"{op}: only the batch of input {tuple(input.shape)} may be empty, it has no element to take")
+        raise RuntimeError(f"{op}: of an input only the batch may be empty, got shape {tuple(input.shape)}")
     kernel, stride, before, dilation, after, _ = _geometry(op, n, x, kernel_size, stride, padding, dilation, ceil_mode)
     if any(before) or any(after):
         low = -float("inf") if x.is_floating_point() else dtypes.iinfo(x.dtype).min

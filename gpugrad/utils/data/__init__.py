@@ -1,5 +1,6 @@
 """``gpugrad.utils.data``: datasets, the order they are read in, and loaders that make batches."""
 
+from gpugrad.absent import missing
 from gpugrad.utils.data.collate import default_collate, default_convert
 from gpugrad.utils.data.dataloader import DataLoader
 from gpugrad.utils.data.dataset import (
@@ -45,3 +46,5 @@ __all__ = [
     "get_worker_info",
     "random_split",
 ]
+
+__getattr__ = missing("utils.data")

@@ -1,0 +1,246 @@
+"""How the time of a step grows with its work, measured: elements, layers, batch, graph nodes, parameter tensors.
+
+    python -m benchmarks.scaling --device cpu --out docs/scaling.md
+
+Each axis is measured over a range of sizes; a line is fitted to the logarithms of its larger half, where fixed costs no
+longer show. Its slope is 1 where the time is proportional to the work, below where something is still amortised; one
+above ``LIMIT`` is a cost that grows faster than the work, and makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from itertools import repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.compare import limit_threads
+
+LIMIT = 1.1
+Step = Callable[[], Any]
+
+
+class Axis(NamedTuple):
+    """``make(gg, device, size)`` gives the step to time; ``fixed`` says what stays the same."""
+
+    name: str
+    fixed: str
+    sizes: tuple[int, ...]
+    make: Callable[[Any, Any, int], Step]
+
+
+class Measured(NamedTuple):
+    axis: Axis
+    sizes: tuple[int, ...]
+    seconds: list[float]
+
+    @property
+    def slope(self) -> float:
+        """Of the larger half of the sizes, three at least."""
+        import numpy as np
+
+        tail = max(3, (len(self.sizes) + 1) // 2)
+        return float(np.polyfit(np.log(self.sizes[-tail:]), np.log(self.seconds[-tail:]), 1)[0])
+
+
+def _elements(gg: Any, device: Any, n: int) -> Step:
+    x = gg.rand(n, device=device, requires_grad=True)
+    g = gg.ones(n, device=device)
+
+    def step() -> None:
+        x.grad = None
+        (gg.tanh(x * 2 + 1) * gg.exp(-x * x)).backward(g)
+
+    return step
+
+
+def _rows(gg: Any, device: Any, n: int) -> Step:
+    x = gg.rand(n, 256, device=device, requires_grad=True)
+    g = gg.rand(n, 256, device=device)
+
+    def step() -> None:
+        x.grad = None
+        x.softmax(-1).backward(g)
+
+    return step
+
+
+def _training(gg: Any, model: Any, x: Any, target: Any) -> Step:
+    optimizer = gg.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        gg.nn.functional.cross_entropy(model(x), target).backward()
+        optimizer.step()
+
+    return step
+
+
+def _layers(gg: Any, device: Any, n: int) -> Step:
+    nn = gg.nn
+    hidden = [layer for _ in range(n) for layer in (nn.Linear(64, 64), nn.ReLU())]
+    model = nn.Sequential(*hidden, nn.Linear(64, 10)).to(device)
+    return _training(gg, model, gg.rand(64, 64, device=device), gg.randint(0, 10, (64,), device=device))
+
+
+def _batch(gg: Any, device: Any, n: int) -> Step:
+    nn = gg.nn
+    model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+    return _training(gg, model, gg.rand(n, 784, device=device), gg.randint(0, 10, (n,), device=device))
+
+
+def _images(gg: Any, device: Any, n: int) -> Step:
+    nn = gg.nn
+    model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2704, 10)).to(device)
+    return _training(gg, model, gg.rand(n, 1, 28, 28, device=device), gg.randint(0, 10, (n,), device=device))
+
+
+def _nodes(gg: Any, device: Any, n: int) -> Step:
+    x = gg.tensor(0.5, device=device, requires_grad=True)
+
+    def step() -> None:
+        x.grad = None
+        y = x
+        for _ in range(n // 2):
+            y = y * 0.9995
+            y = y + x
+        y.backward()
+
+    return step
+
+
+def _values(gg: Any, device: Any, n: int) -> Step:
+    def step() -> None:
+        x = gg.Value(0.5)
+        y = x
+        for _ in range(n // 2):
+            y = y * 0.9995
+            y = y + x
+        y.backward()
+
+    return step
+
+
+def _fan(gg: Any, device: Any, n: int) -> Step:
+    """One leaf used n times: its gradient is a sum of n terms."""
+    x = gg.rand(16, device=device, requires_grad=True)
+
+    def step() -> None:
+        x.grad = None
+        gg.stack([x * 0.5 for _ in range(n)]).sum().backward()
+
+    return step
+
+
+def _tensors(gg: Any, device: Any, n: int) -> Step:
+    parameters = [gg.rand(100, device=device, requires_grad=True) for _ in range(n)]
+    for p in parameters:
+        p.grad = gg.rand(100, device=device)
+    return gg.optim.AdamW(parameters).step
+
+
+AXES = (
+    Axis("elements", "elementwise chain of six operations, forward and backward",
+         tuple(4**k for k in range(5, 13)), _elements),
+    Axis("rows", "softmax of rows of 256, forward and backward", tuple(4**k for k in range(1, 9)), _rows),
+    Axis("layers", "training step of an MLP, 64 wide, batch 64", (1, 2, 4, 8, 16, 32, 64, 128, 256), _layers),
+    Axis("batch", "training step of an MLP 784-256-10", (4, 16, 64, 256, 1024, 4096, 16384), _batch),
+    Axis("images", "training step of a small CNN, 28x28", (4, 16, 64, 256, 1024), _images),
+    Axis("graph nodes", "chain of scalar operations, forward and backward",
+         (100, 400, 1600, 6400, 25_600, 102_400, 409_600), _nodes),
+    Axis("value nodes", "the same of gpugrad.Value", (100, 400, 1600, 6400, 25_600, 102_400, 409_600), _values),
+    Axis("uses of a leaf", "a leaf of 16 elements used in every term", (16, 64, 256, 1024, 4096, 16_384), _fan),
+    Axis("parameter tensors", "AdamW step, tensors of 100 elements", (4, 16, 64, 256, 1024, 4096), _tensors),
+)  # fmt: skip
+
+
+def seconds_per_step(step: Step, wait: Callable[[], Any], repeats: int, sample: float) -> float:
+    """The best of ``repeats`` samples: growth is asked about, not noise."""
+    step()
+    wait()
+    best, steps = float("inf"), 1
+    for number in range(repeats + 1):
+        start = time.perf_counter()
+        for _ in repeat(None, steps):
+            step()
+        wait()
+        taken = (time.perf_counter() - start) / steps
+        if number == 0:  # calibration
+            steps = max(1, min(10_000, round(sample / max(taken, 1e-7))))
+            continue
+        best = min(best, taken)
+    return best
+
+
+def measure(axis: Axis, device: str, repeats: int, sample: float, largest: int | None = None) -> Measured:
+    """``largest`` leaves out sizes above it, for a quick run."""
+    import gpugrad as gg
+
+    where = gg.device(device)
+    sizes = tuple(n for n in axis.sizes if largest is None or n <= largest)
+    wait = lambda: gg.synchronize(where)  # noqa: E731
+    return Measured(axis, sizes, [seconds_per_step(axis.make(gg, where, n), wait, repeats, sample) for n in sizes])
+
+
+def page(results: list[Measured], command: str, device: str, threads: int) -> str:
+    from benchmarks import report
+
+    where = report.machine()
+    lines = [
+        "# Cost grows with the work",
+        "",
+        f"Written by `{command}` on {where['date']}: {where['processor']}, {threads} of {where['cores']} cores, device "
+        f"`{device}`, Python {where['python']}.",
+        "",
+        "Best times of a step. The slope is that of a line through the logarithms of time and size, over the larger",
+        f"half of the sizes: 1 is proportional to the work. Above {LIMIT} something would grow faster than the work.",
+        "",
+        "| what grows | what stays | from | to | slope |",
+        "|---|---|---|---|---|",
+    ]
+    for m in results:
+        slope = f"{m.slope:.2f}" + (f" (above {LIMIT})" if m.slope > LIMIT else "")
+        lines.append(f"| {m.axis.name} | {m.axis.fixed} | {m.sizes[0]:,} | {m.sizes[-1]:,} | {slope} |")
+    for m in results:
+        lines += ["", f"## {m.axis.name.capitalize()}", "", f"{m.axis.fixed.capitalize()}.", ""]
+        lines += ["| size | time of a step | per unit |", "|---|---|---|"]
+        for n, s in zip(m.sizes, m.seconds, strict=True):
+            lines.append(f"| {n:,} | {report.duration(s)} | {1e9 * s / n:,.4g} ns |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", metavar="AXIS,...", help=", ".join(axis.name for axis in AXES))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--sample", type=float, default=0.05, metavar="SECONDS")
+    parser.add_argument("--largest", type=int, help="leave out larger sizes")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; without it the slopes are printed alone")
+    options = parser.parse_args(arguments)
+    threads = limit_threads(options.threads)
+    names = options.only.split(",") if options.only else [axis.name for axis in AXES]
+    if unknown := set(names) - {axis.name for axis in AXES}:
+        print(f"scaling: no axis is called {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    results = []
+    for axis in AXES:
+        if axis.name not in names:
+            continue
+        results.append(measure(axis, options.device, options.repeats, options.sample, options.largest))
+        print(f"{axis.name}: slope {results[-1].slope:.2f}", flush=True)
+    if options.out:
+        command = "python -m benchmarks.scaling " + " ".join(arguments or sys.argv[1:])
+        options.out.write_text(page(results, command, options.device, threads))
+        print(f"wrote {options.out}")
+    return 1 if any(m.slope > LIMIT for m in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""``gpugrad.signal``: windows of signals."""
+
+from gpugrad.signal import windows
+
+__all__ = ["windows"]
