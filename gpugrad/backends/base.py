@@ -13,9 +13,9 @@ gradients. An array is any object with NumPy's layout vocabulary:
 Every method may assume that shapes, dtypes and axes were checked above: axes
 are non-negative, operands live on this device, index tensors are integers.
 What only the device can see is checked here: an index out of range must raise
-``IndexError``, at once or, on a device that runs behind the host, at the next
-call that reads a value back (:meth:`Backend.to_host`,
-:meth:`Backend.synchronize`). No method may read or write out of bounds.
+``OutOfRangeError`` of ``gpugrad.errors`` (an IndexError), at once or, on a
+device that runs behind the host, at the next call that reads a value back
+(:meth:`Backend.to_host`, :meth:`Backend.synchronize`). No method may read or write out of bounds.
 
 Half types (float16, bfloat16) are storage types: values are loaded, computed
 on in float32 and rounded once when stored. Arrays passed in may have any
@@ -248,7 +248,7 @@ class Backend(ABC):
     @abstractmethod
     def take(self, array: Array, index: Array, axis: int, op: str) -> Array:
         """Slices of ``array`` along ``axis`` at the 1-d integer ``index``. An index outside
-        [0, n) raises ``IndexError`` naming ``op``, the index and n."""
+        [0, n) raises ``OutOfRangeError`` naming ``op``, the index and n."""
 
     @abstractmethod
     def gather(self, array: Array, index: Array, axis: int, op: str) -> Array:
