@@ -49,6 +49,7 @@ class Race:
         self.notes: dict[str, str] = {}  # who is left out, and why
         self.failures: list[str] = []
         self.mismatches: list[str] = []
+        self.differs: list[str] = []  # who computed other numbers; timed, but nobody's yardstick
         self.samples: dict[str, list[float]] = {}
         self._build(contestants)
 
@@ -65,6 +66,7 @@ class Race:
                 reference = (contestant.name, numbers)
             elif why := disagreement(numbers, reference[1], self.workload.tolerance):
                 self.mismatches.append(f"{self.workload.name}: {contestant.name} against {reference[0]}: {why}")
+                self.differs.append(contestant.name)
             self.racing.append(contestant)
 
     def _ask(self, contestant: Contestant, *question: Any) -> Any:
@@ -79,7 +81,8 @@ class Race:
             return None
 
     def run(self, rounds: int, sample_seconds: float, budget: float) -> None:
-        """``rounds`` samples of about ``sample_seconds`` each; fewer, but three, for who needs more than ``budget``."""
+        """``rounds`` samples of about ``sample_seconds`` each. Who needs more than ``budget`` seconds gets fewer:
+        three, or one if a single step takes that long."""
         steps, spent = {}, dict.fromkeys((c.name for c in self.racing), 0.0)
         for contestant in list(self.racing):
             seconds = self._ask(contestant, "calibrate")
@@ -90,7 +93,8 @@ class Race:
             turn = number % max(1, len(self.racing))
             for contestant in self.racing[turn:] + self.racing[:turn]:
                 taken = self.samples[contestant.name]
-                if spent[contestant.name] > budget and len(taken) >= 3:
+                enough = 1 if taken and taken[0] > budget else 3
+                if spent[contestant.name] > budget and len(taken) >= enough:
                     continue
                 time.sleep(PAUSE)
                 began = time.perf_counter()
@@ -105,7 +109,7 @@ class Race:
         from benchmarks import report
 
         timed = {name: report.figures(taken) for name, taken in self.samples.items() if taken}
-        return report.row(self.workload, device, timed, self.notes)
+        return report.row(self.workload, device, timed, self.notes, self.differs)
 
 
 def present(contestants: list[Contestant]) -> tuple[list[Contestant], dict[str, Any], dict[str, str], list[str]]:

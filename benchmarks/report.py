@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
         "processor": processor,
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "python": platform.python_version(),
         "load_before": load,  # runnable processes over 1, 5, 15 minutes: above ~0.5, somebody else was at work
     }
@@ -45,12 +45,18 @@ def figures(samples: list[float]) -> dict[str, float | int]:
 
 
 def row(
-    workload: Workload, device: str, timed: Mapping[str, dict[str, Any]], notes: Mapping[str, str]
+    workload: Workload,
+    device: str,
+    timed: Mapping[str, dict[str, Any]],
+    notes: Mapping[str, str],
+    differs: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One workload's entry: the contestants' figures, each with its ratio to gpugrad and to the best peer on the same
-    device (on any, if there is none), and ours against the goals. ``notes`` say why a contestant has no figures."""
+    device (on any, if there is none), and ours against the goals. ``notes`` say why a contestant has no figures. Those
+    in ``differs`` computed other numbers: their figures are shown, and compared with nobody's."""
     mine = timed.get(OURS[0]) or timed.get(OURS[1])
     others = {name: f["median"] for name, f in timed.items() if name.partition("@")[0] not in OURS + NO_PEER}
+    others = {name: seconds for name, seconds in others.items() if name not in differs}
     here = [name for name in others if "@" not in name] or list(others)
     best = min(here, key=others.__getitem__) if here else None
     entry: dict[str, Any] = {"workload": workload.name, "title": workload.title, "best_peer": best, "peers": {}}
@@ -59,7 +65,7 @@ def row(
         if best is not None:
             ratios["to_best_peer"] = f["median"] / others[best]
         entry["peers"][name] = f | ratios
-    entry["left_out"] = dict(notes)
+    entry["left_out"], entry["differs"] = dict(notes), list(differs)
     eager = next((others[name] for name in ("torch", "torch@cpu") if name in others), None)
     if OURS[0] in timed and eager is not None:
         entry["eager_to_torch"] = timed[OURS[0]]["median"] / eager
@@ -73,7 +79,7 @@ def row(
 
 def duration(seconds: float) -> str:
     """Three digits with a unit."""
-    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+    for unit, factor in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
         if seconds * factor < 1000:
             value = seconds * factor
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
@@ -92,15 +98,20 @@ def _ratio(entry: Mapping[str, Any], key: str, goal: float | None) -> str:
     return f"{value:.2f}" + ("" if goal is None else f" {'>' if value > goal else '<='} {goal:.1f}")
 
 
+def _cell(entry: Mapping[str, Any], name: str) -> str:
+    f = entry["peers"].get(name)
+    if f is None:
+        return "-"
+    return f"{duration(f['median'])} {spread(f)}" + (" (other numbers)" if name in entry["differs"] else "")
+
+
 def columns(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells, the same for the printed and the written table."""
     present = [name for name in names if any(name in r["peers"] for r in rows)]
     heads = ["workload", *present, "eager / torch", "gpugrad / best peer"]
     cells = []
     for r in rows:
-        times = [
-            f"{duration(r['peers'][n]['median'])} {spread(r['peers'][n])}" if n in r["peers"] else "-" for n in present
-        ]
+        times = [_cell(r, name) for name in present]
         eager = _ratio(r, "eager_to_torch", r["eager_goal"])
         best = _ratio(r, "ours_to_best_peer", r["best_goal"])
         cells.append([r["workload"], *times, eager, best])

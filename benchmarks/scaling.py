@@ -3,8 +3,8 @@
     python -m benchmarks.scaling --device cpu --out docs/scaling.md
 
 Each axis is measured over a range of sizes; a line is fitted to the logarithms of its larger half, where fixed costs no
-longer show. Its slope is 1 where the time is proportional to the work, below where something is still amortised; one
-above ``LIMIT`` is a cost that grows faster than the work, and makes the exit status 1.
+longer show and the data are past the caches. Its slope is 1 where the time is proportional to the work, below where
+something is still amortised; one above ``LIMIT`` is a cost that grows faster than the work, and makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -144,11 +144,11 @@ def _tensors(gg: Any, device: Any, n: int) -> Step:
 
 AXES = (
     Axis("elements", "elementwise chain of six operations, forward and backward",
-         tuple(4**k for k in range(5, 13)), _elements),
+         tuple(1 << k for k in (10, 12, 14, 16, 18, 20, 22, 23, 24, 25)), _elements),
     Axis("rows", "softmax of rows of 256, forward and backward", tuple(4**k for k in range(1, 9)), _rows),
     Axis("layers", "training step of an MLP, 64 wide, batch 64", (1, 2, 4, 8, 16, 32, 64, 128, 256), _layers),
     Axis("batch", "training step of an MLP 784-256-10", (4, 16, 64, 256, 1024, 4096, 16384), _batch),
-    Axis("images", "training step of a small CNN, 28x28", (4, 16, 64, 256, 1024), _images),
+    Axis("images", "training step of a small CNN, 28x28", (4, 16, 64, 256, 1024, 4096), _images),
     Axis("graph nodes", "chain of scalar operations, forward and backward",
          (100, 400, 1600, 6400, 25_600, 102_400, 409_600), _nodes),
     Axis("value nodes", "the same of gpugrad.Value", (100, 400, 1600, 6400, 25_600, 102_400, 409_600), _values),
@@ -205,10 +205,11 @@ def page(results: list[Measured], command: str, device: str, threads: int) -> st
         slope = f"{m.slope:.2f}" + (f" (above {LIMIT})" if m.slope > LIMIT else "")
         lines.append(f"| {m.axis.name} | {m.axis.fixed} | {m.sizes[0]:,} | {m.sizes[-1]:,} | {slope} |")
     for m in results:
-        lines += ["", f"## {m.axis.name.capitalize()}", "", f"{m.axis.fixed.capitalize()}.", ""]
+        title, fixed = (text[:1].upper() + text[1:] for text in (m.axis.name, m.axis.fixed))
+        lines += ["", f"## {title}", "", f"{fixed}.", ""]
         lines += ["| size | time of a step | per unit |", "|---|---|---|"]
         for n, s in zip(m.sizes, m.seconds, strict=True):
-            lines.append(f"| {n:,} | {report.duration(s)} | {1e9 * s / n:,.4g} ns |")
+            lines.append(f"| {n:,} | {report.duration(s)} | {report.duration(s / n)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -43,7 +43,7 @@ class Server:
         return self.peer.about()
 
     def build(self, name: str, tiny: bool) -> list[Any]:
-        """Prepares the workload and takes the warm-up steps; returns the numbers after them."""
+        """Prepares the workload and takes the warm-up steps; returns what is compared after them."""
         from benchmarks import workloads
 
         (workload,) = workloads.chosen([name])
@@ -53,7 +53,7 @@ class Server:
         for _ in range(WARM_STEPS):
             result = self.run.step()
             self.peer.wait(result)
-        return self.run.numbers(result)
+        return workload.compared(self.run.numbers(result), tiny)
 
     def calibrate(self) -> float:
         """Seconds of one step, roughly. What exists now leaves the cycle collector's sight: a framework's imports would

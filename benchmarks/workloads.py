@@ -40,6 +40,15 @@ class Workload:
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         return self.make(rng, **(self.tiny if tiny else self.sizes))
 
+    def compared(self, numbers: list[np.ndarray], tiny: bool = False) -> list[np.ndarray]:
+        """What is compared of a peer's numbers: of parameters only what the steps added, as a wrong gradient would hide
+        behind the size of what was there before."""
+        arguments = self.arguments(tiny)
+        before = arguments.get("weights" if self.kind in ("network", "gpt") else "parameters", [])
+        before = list(before.values()) if isinstance(before, dict) else list(before)
+        split = len(numbers) - len(before)
+        return [*numbers[:split], *(after - b for after, b in zip(numbers[split:], before, strict=True))]
+
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape, dtype=np.float32)
@@ -249,11 +258,11 @@ WORKLOADS: tuple[Workload, ...] = (
              "network", _classifier,
              {"shape": (64, 1, 28, 28), "layers": _cnn(channels=(32, 64), size=28, hidden=128), "optimizer": _MOMENTUM},
              {"shape": (4, 1, 10, 10), "layers": _cnn(channels=(3, 4), size=10, hidden=8), "optimizer": _MOMENTUM},
-             1e-3, 1.3),
+             3e-3, 1.3),
     Workload("cnn-5x5", "CNN of the MNIST example (conv 5x5 16, 32), batch 128, training step, Adam",
              "network", _classifier,
              {"shape": (128, 1, 28, 28), "layers": _cnn_5x5(16, 32, 28), "optimizer": _ADAM},
-             {"shape": (4, 1, 8, 8), "layers": _cnn_5x5(2, 3, 8), "optimizer": _ADAM}, 1e-3, None, None),
+             {"shape": (4, 1, 8, 8), "layers": _cnn_5x5(2, 3, 8), "optimizer": _ADAM}, 5e-3, None, None),
     Workload("gpt", "GPT, 4 layers, 4 heads, 128 channels, context 64, batch 12, training step, AdamW", "gpt", _gpt,
              {"layers": 4, "heads": 4, "channels": 128, "context": 64, "batch": 12, "vocabulary": 65},
              {"layers": 2, "heads": 2, "channels": 8, "context": 6, "batch": 2, "vocabulary": 11}, 2e-3, 1.2),
@@ -276,7 +285,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("matmul-batched", "matrix products, 64 of 256x256", "matmul", _matmul,
              {"n": 256, "batch": (64,)}, {"n": 4, "batch": (3,)}, 1e-5, None, None),
     Workload("adamw", "AdamW step, 10M parameters in 50 tensors", "adamw", _adamw,
-             {"tensors": 50, "elements": 200_000}, {"tensors": 3, "elements": 20}, 1e-5, 0.7),
+             {"tensors": 50, "elements": 200_000}, {"tensors": 3, "elements": 20}, 2e-4, 0.7),
     Workload("embedding", "embedding, 8192 indices into 32768x256, forward and backward", "embedding", _embedding,
              {"rows": 32768, "columns": 256, "indices": 8192}, {"rows": 12, "columns": 4, "indices": 9},
              1e-5, None, None),

@@ -47,7 +47,7 @@ from gpugrad.dtypes import int32 as int
 from gpugrad.errors import DeviceError, FileFormatError, GpugradError, OutOfMemoryError
 from gpugrad.ops.table import result_type
 from gpugrad.printing import set_printoptions
-from gpugrad.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from gpugrad.random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from gpugrad.surface import attach, functions, late
 from gpugrad.tensor import Size, Tensor
 
@@ -59,7 +59,7 @@ globals().update(namespace.names() | functions())
 _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
-_LAZY = set("nn func optim utils datasets io viz linalg special signal cuda distributions profiler".split())
+_LAZY = set("nn func optim utils datasets io viz linalg special signal cuda distributions profiler types".split())
 _LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func", "profile": "profiler"}
 
 

@@ -58,7 +58,7 @@ _REASONS = {
     "time.perf_counter around gpugrad.synchronize() measures a device's work": "monitor",
     "numpy.testing does it, on tensor.numpy()": "testing",
     "__torch_function__ is not called; override the methods of a subclass of Tensor": "overrides",
-    "the names are those of the package itself": "functional storage serialization types return_types",
+    "the names are those of the package itself": "functional storage serialization return_types",
     "gpugrad.__version__ has it": "version torch_version",
     "a tensor's memory has no class of its own; untyped_storage() gives what can be asked of it": "storage_type",
     "gradients have the dtype of the tensor": "grad_dtype",

@@ -119,6 +119,8 @@ def promote_types(type1: DType, type2: DType) -> DType:
     floating); two floats meet at the wider one, float16 and bfloat16 at float32; integers
     as in NumPy, but uint64 with a signed type is refused (PyTorch refuses it too)."""
     a, b = type1, type2
+    if not isinstance(a, DType) or not isinstance(b, DType):
+        raise TypeError(f"promote_types: expected two dtypes, got {a!r} and {b!r}")
     if a is b:
         return a
     if a.category != b.category:

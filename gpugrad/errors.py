@@ -16,8 +16,12 @@ class DeviceError(GpugradError):
     """A device is absent, cannot do what is asked, or two devices were mixed."""
 
 
-class DTypeError(GpugradError, TypeError):
-    """An op is not defined for a dtype, or its result cannot be stored in one."""
+class DTypeError(GpugradError, NotImplementedError, TypeError):
+    """An op is not defined for a dtype, or its result cannot be stored in one. PyTorch raises any of these bases."""
+
+
+class DivisionByZeroError(GpugradError, ZeroDivisionError):
+    """Integers were divided by zero; a RuntimeError too, as in PyTorch."""
 
 
 class OutOfRangeError(GpugradError, IndexError):

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from gpugrad import arguments, dtypes, formats
-from gpugrad.autograd.modes import is_inference_mode_enabled
+from gpugrad.autograd.modes import is_inference_mode_enabled as is_inference_mode_enabled
 from gpugrad.devices import Device, backend_of, of_dlpack
 from gpugrad.ops import table
 from gpugrad.ops.table import wrap
@@ -80,10 +80,8 @@ def typename(obj: Any) -> Any:
 
 def can_cast(from_: Any, to: Any) -> Any:
     """Whether a result of dtype ``from_`` may be stored in a tensor of dtype ``to``: floating numbers
-    not as integers, numbers not as bool, signed ones not as unsigned."""
-    a, b = dtypes.as_dtype(from_), dtypes.as_dtype(to)
-    negative = a.category == 1 and a.numpy.kind == "i" and b.numpy.kind == "u"
-    return arguments.can_cast(a, b) and not negative
+    not as integers, numbers not as bool."""
+    return arguments.can_cast(dtypes.as_dtype(from_), dtypes.as_dtype(to))
 
 
 def detach(input: Tensor) -> Tensor:

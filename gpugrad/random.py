@@ -22,10 +22,17 @@ class Generator:
     the numbers are the same on all devices."""
 
     def __init__(self, device: object = None) -> None:
-        self.device = "cpu" if device is None else device
+        self._device = "cpu" if device is None else device
         self._lock = threading.Lock()
         self._seed = DEFAULT_SEED
         self._draws = 0
+
+    @property
+    def device(self) -> Any:
+        """The device it was made for."""
+        from gpugrad.devices import device
+
+        return device(self._device)
 
     def manual_seed(self, seed: int) -> Generator:
         """Restart from ``seed`` (any int, taken modulo 2**64). Returns self."""

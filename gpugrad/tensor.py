@@ -192,10 +192,18 @@ class Tensor(TensorInfo):
         return bool(self.item())
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._one_number())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._one_number())
+
+    def _one_number(self) -> Any:
+        if self._array.size != 1:
+            raise ValueError(
+                f"a tensor of shape {tuple(self.shape)} has {self._array.size} elements and is no one number; "
+                "see tolist()"
+            )
+        return self.item()
 
     def __index__(self) -> int:
         if self.dtype.category == 2 or self._array.size != 1:
@@ -273,7 +281,11 @@ class Tensor(TensorInfo):
         if dtype is None:
             stem = next(stem for stem, d in dtypes.STEMS.items() if d is self.dtype)
             return "gpugrad." + ("" if self.is_cpu else f"{self.device.type}.") + f"{stem}Tensor"
-        return creation.cast(self, dtypes.of_type_name(dtype))
+        try:
+            wanted = dtypes.of_type_name(dtype)
+        except TypeError as error:
+            raise (ValueError if isinstance(dtype, str) else TypeError)(f"type: {error}") from None
+        return creation.cast(self, wanted)
 
     def type_as(self, other: Tensor) -> Tensor:
         """Converted to the dtype (and moved to the device) of ``other``."""
@@ -417,6 +429,8 @@ class Tensor(TensorInfo):
     def data(self, value: Any) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data: expected a Tensor, got {type(value).__name__}")
+        if self.requires_grad and not value.dtype.is_floating_point:
+            raise RuntimeError(f"data: a tensor that requires grad must be floating-point, not {value.dtype.name}")
         self._array = value._array
         self._backend = value._backend
         self._storage = value._storage
@@ -577,6 +591,9 @@ class Tensor(TensorInfo):
     # -- indexing -------------------------------------------------------------------
     def __getitem__(self, index: Any) -> Tensor:
         return subscript.getitem(self, index)
+
+    def __delitem__(self, index: Any) -> None:
+        raise TypeError("del: the elements of a tensor cannot be removed; select those to keep")
 
     def __setitem__(self, index: Any, value: Any) -> None:
         subscript.setitem(self, index, value)

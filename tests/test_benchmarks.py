@@ -26,7 +26,7 @@ def computed(peer, workload):
     for _ in range(WARM_STEPS):
         result = run.step()
         peer.wait(result)
-    return run.numbers(result)
+    return workload.compared(run.numbers(result), tiny=True)
 
 
 def ours(workload, device="cpu"):
@@ -73,13 +73,10 @@ def test_workload_on_each_device(name, device):
 def test_training_moves_the_parameters():
     """Else the comparison after some steps would prove nothing about backward and optimizer."""
     for workload in chosen(["moons", "mnist-mlp", "cnn", "cnn-5x5", "gpt", "adamw"]):
-        arguments = workload.arguments(tiny=True)
-        weights = arguments.get("weights", arguments.get("parameters"))
-        before = list(weights.values()) if isinstance(weights, dict) else weights
-        after = ours(workload)[-len(before) :]
+        changes = ours(workload)[workload.kind != "adamw" :]  # the first number is the loss
+        assert len(changes) > 2
         # Not asked of a single number: the gradient of a last bias can be zero, as many labels pull up as down.
-        moved = [a.size == 1 or not np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
-        assert all(moved), workload.name
+        assert all(a.size == 1 or a.any() for a in changes), workload.name
 
 
 def test_workloads_are_named_once_and_reproducible():
@@ -154,7 +151,27 @@ def test_race_compares_samples_and_leaves_out():
     assert row["left_out"] == {"tinygrad": "not written", "torch.compile": "crashed"}
     heads, cells = report.columns([row], [c.name for c in contestants])
     assert heads == ["workload", "gpugrad", "torch", "jax", "eager / torch", "gpugrad / best peer"]
-    assert cells == [["softmax", "2.00 ms ±0%", "1.00 ms ±0%", "4.00 ms ±0%", "2.00 > 1.2", "2.00 > 1.0"]]
+    times = ["2.00 ms ±0%", "1.00 ms ±0%", "4.00 ms ±0% (other numbers)"]
+    assert cells == [["softmax", *times, "2.00 > 1.2", "2.00 > 1.0"]]
+
+
+def test_wrong_numbers_are_no_yardstick():
+    row = race(Scripted("gpugrad", 1.0, 0.002), Scripted("torch", 1.0, 0.004), Scripted("jax", 2.0, 0.001)).row("cpu")
+    assert row["best_peer"] == "torch" and row["differs"] == ["jax"]
+    assert row["ours_to_best_peer"] == pytest.approx(0.5)
+
+
+def test_long_steps_are_sampled_less():
+    """One step beyond the budget is enough; short ones get their rounds."""
+    slow, quick = Scripted("gpugrad", 1.0, 100.0), Scripted("torch", 1.0, 0.001)
+    clock = iter(range(0, 10_000, 60))  # each question takes a minute
+    import benchmarks.compare as compare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare.time, "perf_counter", lambda: next(clock))
+        race(slow, quick, rounds=5)
+    assert slow.asked.count("sample") == 1
+    assert quick.asked.count("sample") == 3
 
 
 def test_peers_elsewhere_are_no_goal():
@@ -172,7 +189,7 @@ def test_figures_and_durations():
     assert (f["median"], f["q1"], f["q3"], f["best"], f["samples"]) == (0.3, 0.2, 0.4, 0.1, 5)
     assert report.figures([0.25])["q1"] == 0.25
     assert report.spread(f) == "±33%"
-    assert [report.duration(s) for s in (1.234e-7, 4.5e-5, 0.123, 2.5)] == ["0.12 us", "45.0 us", "123 ms", "2.50 s"]
+    assert [report.duration(s) for s in (1.234e-7, 4.5e-5, 0.123, 2.5)] == ["123 ns", "45.0 us", "123 ms", "2.50 s"]
 
 
 def test_compare_from_the_command_line(tmp_path):

@@ -66,7 +66,7 @@ def test_the_page_is_up_to_date():
 
 
 @pytest.mark.parametrize(
-    "path", ["cuda.Event", "distributions.ExponentialFamily", "func.linearize", "utils.data.IterDataPipe"]
+    "path", ["cuda.Event", "func.functionalize", "func.linearize", "utils.data.IterDataPipe"]
 )
 def test_modules_say_the_reason_too(path):
     module, _, name = path.rpartition(".")

@@ -64,6 +64,19 @@ CASES = [
     ("MultivariateNormal", {"loc": real(2, 3), "covariance_matrix": covariance(2, 3, 3)}, real(4, 2, 3)),
     ("MultivariateNormal", {"loc": real(3), "precision_matrix": covariance(2, 3, 3)}, real(4, 2, 3)),
     ("MultivariateNormal", {"loc": real(3), "scale_tril": np.linalg.cholesky(covariance(3, 3))}, real(4, 3)),
+    ("Weibull", {"scale": positive(4), "concentration": positive(4)}, positive(3, 4)),
+    ("Pareto", {"scale": positive(4) / 8, "alpha": positive(4) + 2}, positive(3, 4)),
+    ("Kumaraswamy", {"concentration1": positive(4), "concentration0": positive(4)}, unit(3, 4)),
+    ("ContinuousBernoulli", {"probs": np.array([0.2, 0.4995, 0.5, 0.8])}, unit(3, 4)),
+    ("ContinuousBernoulli", {"logits": real(4)}, unit(3, 4)),
+    ("VonMises", {"loc": real(4) / 2, "concentration": positive(4)}, RNG.uniform(-3, 3, (3, 4))),
+    (
+        "LowRankMultivariateNormal",
+        {"loc": real(2, 5), "cov_factor": real(2, 5, 2), "cov_diag": positive(2, 5)},
+        real(3, 2, 5),
+    ),
+    ("Wishart", {"df": positive(2) + 6, "covariance_matrix": covariance(2, 3, 3)}, covariance(4, 2, 3, 3)),
+    ("Wishart", {"df": positive(2) + 6, "precision_matrix": covariance(2, 3, 3)}, covariance(4, 2, 3, 3)),
 ]
 IDS = [f"{name}-{'-'.join(p)}" for name, p, _ in CASES]
 PROPERTIES = ("mean", "variance", "stddev", "mode")
@@ -83,13 +96,14 @@ def test_against_pytorch(name, parameters, value):
     assert tuple(mine.event_shape) == tuple(theirs.event_shape)
     assert mine.has_enumerate_support or not theirs.has_enumerate_support or name == "Binomial"
     got, want = mine.log_prob(gg.tensor(value)), theirs.log_prob(torch.tensor(value))
-    np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=1e-9, atol=1e-12)
+    exact = 1e-6 if name == "VonMises" else 1e-9  # PyTorch's Bessel functions are fits with that error
+    np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=exact, atol=1e-12)
     got.sum().backward()
     want.sum().backward()
     for k in parameters:
         if theirs_p[k].grad is not None and k != "total_count":
             np.testing.assert_allclose(
-                mine_p[k].grad.numpy(), theirs_p[k].grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=k
+                mine_p[k].grad.numpy(), theirs_p[k].grad.numpy(), rtol=10 * exact, atol=1e-10, err_msg=k
             )
     for what in (*PROPERTIES, "entropy"):
         try:
@@ -99,7 +113,11 @@ def test_against_pytorch(name, parameters, value):
             continue
         got = getattr(mine, what)
         got = got() if callable(got) else got
-        np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=1e-8, atol=1e-10, err_msg=what)
+        if (name, what) == ("Kumaraswamy", "mode"):
+            continue  # NaN in PyTorch, see test_kumaraswamy_mode
+        np.testing.assert_allclose(
+            got.detach().numpy(), want.detach().numpy(), rtol=10 * exact, atol=1e-10, err_msg=what
+        )
     for what in ("cdf", "icdf"):
         at = value if what == "cdf" else unit(*theirs.mean.shape)
         try:
@@ -121,9 +139,9 @@ def test_samples(name, parameters, value, device):
         s = d.sample((2000,))
         assert tuple(s.shape) == (2000, *d.batch_shape, *d.event_shape) and s.device.type == device
         assert not s.requires_grad
-        if name not in ("MultivariateNormal",):
+        if name not in ("MultivariateNormal", "Wishart"):
             assert d.support.check(s).all().item()
-        if name in ("Cauchy", "HalfCauchy", "Categorical", "FisherSnedecor", "LogNormal"):
+        if name in ("Cauchy", "HalfCauchy", "Categorical", "FisherSnedecor", "LogNormal", "VonMises"):
             return
         mean, sigma = s.float().mean(0).cpu().numpy(), d.stddev.cpu().numpy()
     np.testing.assert_array_less(np.abs(mean - d.mean.cpu().numpy()), 5 * sigma / math.sqrt(2000) + 1e-6)
@@ -307,6 +325,6 @@ def test_mistakes():
     with pytest.raises(ValueError, match="low must be below"):
         D.Uniform(1.0, 0.0)
     with pytest.raises(NotImplementedError, match="reparametrised"):
-        D.Gamma(1.0, 1.0).rsample()
+        D.Poisson(1.0).rsample()
     assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1
     assert repr(D.Normal(0.0, 1.0)) == "Normal(loc: 0.0, scale: 1.0)"

@@ -82,6 +82,16 @@ def test_differences_of_order_zero_join_nothing(device):
     assert slope[0].tolist() == [3, 4, 5]
 
 
+def test_moments_beside_a_normalisation_have_a_graph_where_they_have_one_in_pytorch():
+    x = gg.rand(2, 4, requires_grad=True)
+    for result, wanted in (
+        (gg.native_layer_norm(x, (4,), None, None, 1e-5), [True, False, False]),
+        (gg.native_batch_norm(x, None, None, None, None, True, 0.1, 1e-5), [True, False, False]),
+        (gg.native_group_norm(x, None, None, 2, 4, 1, 2, 1e-5), [True, True, True]),
+    ):
+        assert [t.requires_grad for t in result] == wanted
+
+
 # -- types of errors ----------------------------------------------------------------------------------
 
 
@@ -119,6 +129,32 @@ def test_an_index_out_of_range_is_both_errors(device):
                 call().tolist()
 
 
+def test_a_dtype_that_an_op_is_not_defined_for_is_every_error_that_pytorch_raises_for_it(device):
+    whole = gg.ones(3, dtype=gg.int64, device=device)
+    for call in (
+        lambda: gg.softmax(whole, 0),
+        lambda: gg.bitwise_and(gg.ones(3, device=device), whole),
+        lambda: gg.bincount(gg.ones(3, device=device)),
+        lambda: gg.randn(3, dtype=gg.int64, device=device),
+        lambda: gg.tril_indices(2, 2, dtype=gg.float32, device=device),
+        lambda: F.silu(whole),
+        lambda: F.elu(whole, inplace=True),
+        lambda: F.leaky_relu(whole),
+        lambda: F.hardswish(whole),
+    ):
+        for error in (NotImplementedError, RuntimeError, TypeError):
+            with pytest.raises(error):
+                call()
+
+
+def test_division_of_integers_by_zero_is_both_errors(device):
+    whole = gg.ones(3, dtype=gg.int64, device=device)
+    for error in (ZeroDivisionError, RuntimeError):
+        for call in (lambda: whole // 0, lambda: whole % 0, lambda: gg.fmod(whole, 0)):
+            with pytest.raises(error, match="by zero"):
+                call().tolist()
+
+
 @pytest.mark.parametrize("join", ["cat", "stack", "hstack", "vstack", "dstack"])
 def test_one_tensor_is_no_list_of_tensors(join):
     with pytest.raises(TypeError, match="list"):
@@ -128,6 +164,18 @@ def test_one_tensor_is_no_list_of_tensors(join):
 X2 = gg.ones(2, 2)
 CLASS = gg.zeros(2, dtype=gg.int64)
 REFUSED = {
+    "BCELoss, no probability": (RuntimeError, lambda: F.binary_cross_entropy(X2 * 2, X2).item()),
+    "Function, called": (RuntimeError, lambda: gg.autograd.Function()(X2)),
+    "data of integers": (RuntimeError, lambda: setattr(gg.ones(2, requires_grad=True), "data", CLASS)),
+    "del": (TypeError, lambda: X2.__delitem__(0)),
+    "float of several": (ValueError, lambda: float(X2)),
+    "int of several": (ValueError, lambda: int(X2)),
+    "item of several": (RuntimeError, lambda: X2.item()),
+    "promote_types": (TypeError, lambda: gg.promote_types(1, 2)),
+    "result_type": (TypeError, lambda: gg.result_type()),
+    "repeat": (TypeError, lambda: X2.repeat()),
+    "text as index": (TypeError, lambda: X2["a"]),
+    "type": (ValueError, lambda: X2.type("abc")),
     "batch_norm, eps in training": (ValueError, lambda: F.batch_norm(X2, None, None, training=True, eps=0.0)),
     "batch_norm, eps": (ValueError, lambda: F.batch_norm(X2, CLASS * 1.0, CLASS + 1.0, eps=-1.0)),
     "LSTM, bias": (TypeError, lambda: gg.nn.LSTM(3, 5, bias=0)),
@@ -144,6 +192,8 @@ REFUSED = {
     "empty_permuted, too many": (RuntimeError, lambda: gg.empty_permuted((2,), (0, 1))),
     "empty_permuted, out of range": (RuntimeError, lambda: gg.empty_permuted((2,), (3,))),
     "ignored class, probabilities": (RuntimeError, lambda: F.cross_entropy(X2, X2, ignore_index=0)),
+    "linear_cross_entropy, input": (RuntimeError, lambda: F.linear_cross_entropy(gg.ones(2, 3, 2), X2, CLASS)),
+    "linear_cross_entropy, weight": (RuntimeError, lambda: F.linear_cross_entropy(X2, gg.ones(2), CLASS)),
     "max_pool1d without channels": (RuntimeError, lambda: F.max_pool1d(gg.ones(0, 10), 1)),
     "max_pool3d without size": (RuntimeError, lambda: F.max_pool3d(gg.ones(2, 1, 0, 2, 2), 1)),
     "multi_margin_loss, reduction": (ValueError, lambda: F.multi_margin_loss(X2, gg.ones(2), reduction="abc")),
@@ -254,6 +304,15 @@ def test_copies_are_copies(device):
         copy.fill_(5.0)
         assert source.sum().item() == source.numel()
     assert image.to(device, gg.float32, False, False) is image
+
+
+def test_nothing_repeated_as_often_as_nothing_says():
+    assert gg.tile(gg.tensor(3.0), ()).item() == 3 and gg.tensor(3.0).repeat(()).item() == 3
+
+
+def test_flatten_of_one_dimension_is_the_tensor_itself(device):
+    x = gg.ones(2, 3, device=device)
+    assert x.flatten(1) is x and x.flatten(0, 0) is x and x.flatten() is not x
 
 
 def test_is_view(device):

@@ -235,7 +235,7 @@ def test_state_dict_round_trip(device):
     assert net.state_dict(keep_vars=True)["scale"] is net.scale
     assert list(net.state_dict(prefix="m."))[0] == "m.scale"
     result = other.load_state_dict(state)
-    assert str(result) == "<no missing and no unexpected keys>"
+    assert str(result) == "<All keys matched successfully>"
     for key, value in other.state_dict().items():
         np.testing.assert_array_equal(value.cpu().numpy(), state[key].numpy())
         assert value.device == gg.device(device)

@@ -211,6 +211,35 @@ def test_a_device_opened_meanwhile(monkeypatch):
     assert kind is not PretendBackend and type(backend_of("newcomer:3")) is PretendBackend
 
 
+def test_a_row_declared_meanwhile(device):
+    table = recording.table
+    with gg.profile() as p:
+        try:
+
+            @table.primitive("declared_late")
+            def late(backend, a):
+                return backend.copy(a)
+
+            late(gg.ones(3, device=device))
+        finally:
+            op = table.OPS.pop("declared_late")
+        table.OPS["declared_late"] = op
+    assert table.OPS.pop("declared_late").forward.__name__ == "late" and not hasattr(op.forward, "plain")
+    assert [e.name for e in p.events] == ["fill", "declared_late"]
+
+
+def test_a_routine_the_backend_offers(monkeypatch):
+    backend = backend_of("cpu")
+    monkeypatch.setattr(type(backend), "fused_softmax", lambda self, a, axis: a, raising=False)
+    monkeypatch.setattr(type(backend), "fused_other", lambda self, a, b: (a, b), raising=False)
+    a = backend.empty((2, 3), gg.float32.numpy)
+    with gg.profile() as p:
+        backend.offer("softmax")(a, 1)
+        backend.offer("other")(a, b=a)
+        assert backend.offer("unheard_of") is None
+    assert [(e.op, e.bytes, e.flops) for e in p.events] == [("fused_softmax", 48, 30), ("fused_other", 48, 0)]
+
+
 def test_threads(device):
     xs = [gg.randn(16, 16, device=device) for _ in range(3)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ class Peer(TorchShaped):
         self.fused = fused
         torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32 = False
+        if compiled and kind == "cpu":
+            # PyTorch 2.13, compiled for the CPU, gives convolutions before two linear layers gradients of zero
+            # (workload "cnn"), as their layouts are changed; without that its numbers are right.
+            inductor = importlib.import_module("torch._inductor.config")
+            inductor.layout_optimization = False
 
     def part(self, function: Step) -> Step:
         return torch.compile(function) if self.compiled else function

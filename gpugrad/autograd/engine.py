@@ -97,7 +97,8 @@ def _walk(
 
 def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> None:
     if leaf._grad is None:
-        leaf._grad = gradient if create_graph or owned else gradient.clone()
+        # A clone is contiguous, and nobody else's: in-place changes of one .grad must not show in another.
+        leaf._grad = gradient if owned and gradient.is_contiguous() else gradient.clone()
         if not create_graph and leaf._grad._node is not None:
             leaf._grad = leaf._grad.detach()
     elif create_graph:

@@ -127,6 +127,11 @@ class Function:
         """Gradients with respect to the arguments of ``forward``."""
         raise NotImplementedError("a Function must define a static method backward(ctx, *gradients)")
 
+    def __call__(self, *args: Any) -> Any:
+        """Old PyTorch had functions that were objects. Raises RuntimeError."""
+        name = type(self).__name__
+        raise RuntimeError(f"{name}: forward and backward must be static methods, and the call is {name}.apply(...)")
+
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run ``forward`` and record it."""

@@ -48,6 +48,8 @@ class Weibull(_Made):
 
     arg_constraints = {"scale": c.positive, "concentration": c.positive}
     support = c.positive
+    scale: Any
+    concentration: Any
 
     def __init__(self, scale: Any, concentration: Any, validate_args: bool | None = None) -> None:
         self._keep(scale=scale, concentration=concentration)
@@ -80,6 +82,8 @@ class Pareto(_Made):
     """Above ``scale``, with a tail that falls off as the power ``alpha``."""
 
     arg_constraints = {"alpha": c.positive, "scale": c.positive}
+    scale: Any
+    alpha: Any
 
     def __init__(self, scale: Any, alpha: Any, validate_args: bool | None = None) -> None:
         self._keep(scale=scale, alpha=alpha)
@@ -87,7 +91,7 @@ class Pareto(_Made):
         super().__init__(base, [ExpTransform(), AffineTransform(0.0, self.scale)], validate_args)
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         return c.greater_than_eq(self.scale)
 
     @property
@@ -113,6 +117,8 @@ class Kumaraswamy(_Made):
 
     arg_constraints = {"concentration1": c.positive, "concentration0": c.positive}
     support = c.unit_interval
+    concentration1: Any
+    concentration0: Any
 
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None) -> None:
         self._keep(concentration1=concentration1, concentration0=concentration0)
@@ -157,7 +163,7 @@ class GeneralizedPareto(Distribution):
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         k = self.concentration
         end = self.loc - self.scale / gg.where(k < 0, k, -1.0)
         return c.interval(self.loc, gg.where(k < 0, end, math.inf))

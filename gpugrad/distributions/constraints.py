@@ -15,6 +15,7 @@ class Constraint:
     name = ""
     event_dim = 0
     is_discrete = False
+    _test: Callable[[Any], Any] | None = None
 
     def __init__(
         self,
@@ -26,8 +27,7 @@ class Constraint:
     ) -> None:
         if name:
             self.name = name
-        if inside is not None:
-            self._inside = inside
+        self._test = inside
         if event_dim is not None:
             self.event_dim = event_dim
         if is_discrete is not None:
@@ -36,10 +36,9 @@ class Constraint:
 
     def check(self, value: Any) -> Any:
         """Bool tensor: which elements (or events) lie within."""
-        return self._inside(value)
-
-    def _inside(self, value: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__}: a constraint has to define check(value)")
+        if self._test is None:
+            raise NotImplementedError(f"{type(self).__name__}: a constraint has to define check(value)")
+        return self._test(value)
 
     def __repr__(self) -> str:
         return self.name or f"{type(self).__name__}()"
@@ -106,7 +105,7 @@ def independent(base: Constraint, dims: int) -> Constraint:
         return found.flatten(found.dim() - dims).all(-1) if dims else found
 
     return Constraint(
-        f"Independent({base}, {dims})",
+        f"IndependentConstraint({base}, {dims})",
         inside,
         base.event_dim + dims,
         base.is_discrete,
@@ -213,8 +212,8 @@ nonnegative = greater_than_eq(0.0)
 positive_vector = independent(positive, 1)
 unit_interval = interval(0.0, 1.0)
 boolean = Constraint("Boolean()", lambda v: (v == 0) | (v == 1), is_discrete=True)
-nonnegative_integer = Constraint("IntegerGreaterThan(0)", lambda v: _whole(v) & (v >= 0), is_discrete=True)
-positive_integer = Constraint("IntegerGreaterThan(1)", lambda v: _whole(v) & (v >= 1), is_discrete=True)
+nonnegative_integer = Constraint("IntegerGreaterThan(lower_bound=0)", lambda v: _whole(v) & (v >= 0), is_discrete=True)
+positive_integer = Constraint("IntegerGreaterThan(lower_bound=1)", lambda v: _whole(v) & (v >= 1), is_discrete=True)
 simplex = Constraint("Simplex()", lambda v: (v >= 0).all(-1) & ((v.sum(-1) - 1).abs() < 1e-6), event_dim=1)
 one_hot = Constraint("OneHot()", _one_hot, event_dim=1, is_discrete=True)
 lower_triangular = Constraint("LowerTriangular()", lambda v: (v.tril() == v).flatten(-2).all(-1), event_dim=2)

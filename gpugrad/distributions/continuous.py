@@ -163,7 +163,7 @@ class Uniform(Distribution):
             raise ValueError(f"Uniform: low must be below high everywhere, got {self.low} and {self.high}")
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         return c.interval(self.low, self.high)
 
     @property

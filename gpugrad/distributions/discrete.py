@@ -136,7 +136,7 @@ class Binomial(_Binary):
         super().__init__(self._param.shape, validate_args=validate_args)
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         return c.integer_interval(0, self.total_count)
 
     @property
@@ -274,7 +274,7 @@ class Categorical(Distribution):
         return self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         return c.integer_interval(0, self._num_events - 1)
 
     @property
@@ -412,7 +412,7 @@ class Multinomial(Distribution):
         return self._categorical.logits
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         return c.independent(c.integer_interval(0, self.total_count), 1)
 
     @property

@@ -138,25 +138,39 @@ class Distribution:
         raise NotImplementedError(f"{type(self).__name__} has no finite support to enumerate")
 
     def _check(self, value: Any) -> Any:
-        """``value`` as a tensor, checked if arguments are."""
+        """``value``, checked if arguments are."""
+        if self._validate_args or not isinstance(value, gg.Tensor):
+            self._validate_sample(value)
+        return value
+
+    def _validate_sample(self, value: Any) -> None:
+        """Raises ValueError unless ``value`` is a tensor in the support, of a shape that fits. (PyTorch's name: the
+        ``log_prob`` of users' distributions calls it.)"""
         if not isinstance(value, gg.Tensor):
             raise ValueError(f"{type(self).__name__}: the value must be a Tensor, not {type(value).__name__}")
-        if self._validate_args:
-            gg.broadcast_shapes(value.shape, self._batch_shape + self._event_shape)  # raises, naming both
-            support = self.support
-            if support is not None and not bool(support.check(value.detach()).all()):
-                raise ValueError(
-                    f"{type(self).__name__}: a value of shape {tuple(value.shape)} lies outside the support "
-                    f"{support}: {value}"
-                )
-        return value
+        gg.broadcast_shapes(value.shape, self._batch_shape + self._event_shape)  # raises, naming both
+        support = self.support
+        if support is not None and not bool(support.check(value.detach()).all()):
+            raise ValueError(
+                f"{type(self).__name__}: a value of shape {tuple(value.shape)} lies outside the support "
+                f"{support}: {value}"
+            )
+
+    def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
+        """What the ``expand`` of users' distributions fills: an object of this class without its ``__init__`` run.
+        Raises NotImplementedError for a subclass that has another ``__init__`` but no ``expand``."""
+        if _instance is None and type(self).__init__ is not cls.__init__:  # type: ignore[misc]
+            raise NotImplementedError(
+                f"{type(self).__name__} has an __init__ of its own, so it needs an expand of its own as well"
+            )
+        return object.__new__(type(self)) if _instance is None else _instance
 
     def __repr__(self) -> str:
         parts = []
         for name in self.arg_constraints:
             if name in self.__dict__:
                 value = self.__dict__[name]
-                parts.append(f"{name}: {value.item() if value.numel() == 1 else value.size()}")
+                parts.append(f"{name}: {value if value.numel() == 1 else value.size()}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 

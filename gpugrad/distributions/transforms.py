@@ -36,7 +36,11 @@ class Transform:
         return 1
 
     def __call__(self, x: Any) -> Any:
-        raise NotImplementedError
+        """t(x). Subclasses may define PyTorch's ``_call`` instead."""
+        return self._call(x)
+
+    def _call(self, x: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define _call")
 
     def _inverse(self, y: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
@@ -51,8 +55,28 @@ class Transform:
 
     inverse_shape = forward_shape
 
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return False
+        mine, theirs = ({k: v for k, v in vars(t).items() if k not in _FOLLOWS} for t in (self, other))
+        return mine.keys() == theirs.keys() and all(_equal(v, theirs[k]) for k, v in mine.items())
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+# What follows from the other attributes of a transform, or changes nothing.
+_FOLLOWS = frozenset(("_cache_size", "domain", "codomain", "bijective"))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, gg.Tensor) or isinstance(b, gg.Tensor):
+        same = a == b
+        return bool(same.all()) if isinstance(same, gg.Tensor) else bool(same)
+    return bool(a == b)
 
 
 class _Inverse(Transform):
@@ -321,6 +345,10 @@ class ComposeTransform(Transform):
             shape = p.forward_shape(shape)
         return shape
 
+    def __repr__(self) -> str:
+        parts = ",\n    ".join(repr(p) for p in self.parts)
+        return f"{type(self).__name__}(\n    {parts}\n)"
+
 
 class IndependentTransform(Transform):
     """``base`` with its last ``reinterpreted_batch_ndims`` dimensions taken as one event."""
@@ -367,11 +395,12 @@ class TransformedDistribution(Distribution):
         return self.base_dist.has_rsample
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         if not self.transforms:
             return self.base_dist.support
         last = self.transforms[-1].codomain
-        return c.independent(last, max(len(self._event_shape) - last.event_dim, 0))
+        extra = len(self._event_shape) - last.event_dim
+        return c.independent(last, extra) if extra > 0 else last
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         extra = len(self._batch_shape) - len(self.base_dist.batch_shape)
@@ -452,3 +481,11 @@ class LogNormal(TransformedDistribution):
     @classmethod
     def _of(cls, base: Any, transforms: Any) -> Any:
         return cls(base.loc, base.scale, validate_args=False)
+
+
+def __getattr__(name: str) -> Any:
+    from gpugrad.distributions import joined_transforms
+
+    if name.endswith("Transform") and hasattr(joined_transforms, name):
+        return getattr(joined_transforms, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,8 +23,14 @@ class Parameter(Tensor):
         parameter = _adopt(cls, data)
         return parameter.requires_grad_() if requires_grad else parameter
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """A parameter with a copy of the values, without the gradient, as in PyTorch: a copied model starts clean."""
+        twin = super().__deepcopy__(memo)
+        twin.grad = None
+        return twin
+
     def __repr__(self, **kwargs: Any) -> str:
-        return "Parameter containing:\n" + Tensor.__repr__(self.detach(), **kwargs)
+        return "Parameter containing:\n" + Tensor.__repr__(self, **kwargs)
 
 
 class Buffer(Tensor):

@@ -25,8 +25,8 @@ class IncompatibleKeys(NamedTuple):
 
     def __repr__(self) -> str:
         if not self.missing_keys and not self.unexpected_keys:
-            return "<no missing and no unexpected keys>"
-        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+            return "<All keys matched successfully>"
+        return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
 class _WithoutModule:

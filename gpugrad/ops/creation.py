@@ -126,7 +126,7 @@ def _host_array(data: Any, dtype: Any) -> np.ndarray:
         )
     if wanted is None and not typed:
         if array.dtype.kind == "f":
-            wanted = dtypes.get_default_dtype()
+            wanted = _floating_of(data) or dtypes.get_default_dtype()
         if array.size == 0:
             wanted = dtypes.get_default_dtype()
     d = wanted or dtypes.from_numpy(array.dtype)
@@ -147,6 +147,23 @@ def _holds_tensor(data: Any) -> bool:
     if isinstance(data, table.Tensor):
         return True
     return isinstance(data, (list, tuple)) and any(_holds_tensor(x) for x in data)
+
+
+_PLAIN = frozenset((float, int, bool))
+
+
+def _floating_of(data: Any) -> Any:
+    """What the floating numbers in nested lists promote to: Python's have the default dtype, NumPy's their own."""
+    if isinstance(data, (list, tuple)):
+        kinds = set(map(type, data))
+        if kinds <= _PLAIN:
+            return dtypes.get_default_dtype() if float in kinds else None
+        found = {_floating_of(x) for x in data} - {None}
+        return functools.reduce(dtypes.promote_types, found) if found else None
+    if isinstance(data, (np.ndarray, np.generic)):
+        d = dtypes.from_numpy(data.dtype)
+        return d if d.is_floating_point else None
+    return dtypes.get_default_dtype() if isinstance(data, float) else None
 
 
 def _offender(data: Any) -> str:

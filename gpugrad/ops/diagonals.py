@@ -8,6 +8,7 @@ import numpy as np
 
 from gpugrad import dtypes, layout
 from gpugrad.devices import device as resolve_device
+from gpugrad.errors import DTypeError
 from gpugrad.ops import inplace, table
 from gpugrad.ops.creation import backend_for, check_options, clone
 from gpugrad.ops.movement import reshape
@@ -161,7 +162,7 @@ def _triangle_indices(
         raise RuntimeError(f"{name}: the sizes must not be negative, got {row} and {col}")
     d = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     if d not in (dtypes.int32, dtypes.int64):
-        raise RuntimeError(f"{name}: dtype must be int32 or int64, not {d.name}")
+        raise DTypeError(f"{name}: dtype must be int32 or int64, not {d.name}")
     backend = backend_for(resolve_device(device), d, name)
     where = np.stack(np.nonzero(keep(np.ones((row, col), bool)))).astype(d.numpy)
     return table.wrap(backend.from_host(where), backend)

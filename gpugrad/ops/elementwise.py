@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.errors import DTypeError
+from gpugrad.errors import DivisionByZeroError, DTypeError
 from gpugrad.ops import special, table
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
 
-_ZERO_DIVISION = (ZeroDivisionError, "remainder: integer modulo by zero")
-_FMOD_ZERO_DIVISION = (ZeroDivisionError, "fmod: integer modulo by zero")
-_ANY_ZERO_DIVISION = (ZeroDivisionError, "floor_divide: division by zero")
+_ZERO_DIVISION = (DivisionByZeroError, "remainder: integer modulo by zero")
+_FMOD_ZERO_DIVISION = (DivisionByZeroError, "fmod: integer modulo by zero")
+_ANY_ZERO_DIVISION = (DivisionByZeroError, "floor_divide: division by zero")
 _INTEGER = "((T)1 / (T)2 == 0)"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes, layout
+from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops.creation import cast, rounded_once
 from gpugrad.ops.movement import reshape
@@ -50,7 +51,7 @@ def _floating(x: Any, dtype: Any, op: str) -> Any:
     if dtype is not None:
         return cast(x, dtypes.as_dtype(dtype))
     if not x.dtype.is_floating_point:
-        raise RuntimeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
+        raise DTypeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
     return x
 
 

@@ -367,6 +367,8 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
 
 def repeat(input: Any, *sizes: Any, repeats: Any = None) -> Any:
     """``input`` copied ``repeats`` times along each dimension; extra leading counts add dimensions."""
+    if not sizes and repeats is None:
+        raise TypeError("repeat: say how often to repeat each dimension")
     counts = shape_of(sizes if repeats is None else (repeats,), "repeat")
     shape = input._array.shape
     if len(counts) < len(shape):
@@ -381,7 +383,7 @@ def repeat(input: Any, *sizes: Any, repeats: Any = None) -> Any:
 def tile(input: Any, *sizes: Any, dims: Any = None) -> Any:
     """:func:`repeat`, with missing leading counts taken as 1."""
     counts = shape_of(sizes if dims is None else (dims,), "tile")
-    return repeat(input, *((1,) * (input._array.ndim - len(counts)) + counts))
+    return repeat(input, repeats=(1,) * (input._array.ndim - len(counts)) + tuple(counts))
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:

@@ -261,6 +261,8 @@ def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     a, b = (layout.normalize_axis(d, len(shape), "flatten") for d in (start_dim, end_dim))
     if a > b:
         raise RuntimeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    if a == b:
+        return input
     return reshape(input, (*shape[:a], prod(shape[a : b + 1]), *shape[b + 1 :]))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes
+from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.creation import cast, full_like, zeros_like
@@ -63,7 +64,7 @@ def frexp(input: Any) -> Any:
     """(mantissa, exponent) with ``input`` = mantissa 2^exponent, |mantissa| in [0.5, 1) and an int32
     exponent. Raises RuntimeError for integers."""
     if not input.dtype.is_floating_point:
-        raise RuntimeError(f"frexp: expected a floating-point tensor, got {describe(input)}; convert it with .float()")
+        raise DTypeError(f"frexp: expected a floating-point tensor, got {describe(input)}; convert it with .float()")
     return table.pair("frexp", "mantissa exponent", (_mantissa(input), _exponent(input)))
 
 

@@ -6,7 +6,8 @@ input; a tensor's largest value is read back, as it says how long the recurrence
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpugrad import dtypes
@@ -14,16 +15,22 @@ from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.creation import cast, full_like
 from gpugrad.ops.reductions import amax
+from gpugrad.ops.reductions import any as logical_any
 
 Step = Callable[[int, Any, Any, Any], Any]  # (k, x, p_k, p_(k-1)) -> p_(k+1)
 
 
-def _sequence(x: Any, first: Any, step: Step, n: int) -> list[Any]:
-    """The polynomials of degree 0 to ``n`` at ``x``."""
-    found = [full_like(x, 1), first]
+def _sequence(x: Any, first: Any, step: Step, n: int) -> Iterator[Any]:
+    """The polynomials of degree 0 to ``n`` at ``x``, or up to where none is finite any more."""
+    p, q = first, full_like(x, 1)
+    yield q
+    if n:
+        yield p
     for k in range(1, n):
-        found.append(step(k, x, found[k], found[k - 1]))
-    return found[: n + 1]
+        p, q = step(k, x, p, q), p
+        yield p
+        if k % 128 == 0 and not bool(logical_any(e.isfinite(q)).item()):  # q: p may still turn from inf into NaN
+            return
 
 
 def _evaluate(name: str, input: Any, n: Any, first: Callable[[Any], Any], step: Step) -> Any:
@@ -35,14 +42,18 @@ def _evaluate(name: str, input: Any, n: Any, first: Callable[[Any], Any], step: 
     x = input if input.dtype.is_floating_point else cast(input, dtypes.get_default_dtype())
     if not isinstance(n, table.Tensor):
         degree = int(n)
-        return full_like(x, 0) if degree < 0 else _sequence(x, first(x), step, degree)[degree]
+        return full_like(x, 0) if degree < 0 else deque(_sequence(x, first(x), step, degree), maxlen=1)[0]
     if not n.numel():
         return e.mul(e.add(x, n), 0.0)
     whole = e.trunc(n) if n.dtype.category else cast(n, dtypes.int64)
     result = e.where(e.lt(whole, 0), 0.0, full_like(x, 1))
-    for k, value in enumerate(_sequence(x, first(x), step, max(int(amax(whole).item()), 0))):
-        result = e.where(e.eq(whole, k), value, result)
-    return result
+    if whole.dtype.is_floating_point:
+        whole = e.where(e.isfinite(whole), whole, -1.0)  # what is no degree counts as a negative one
+        result = e.where(e.lt(whole, 0), 0.0, result)
+    last = 0
+    for last, value in enumerate(_sequence(x, first(x), step, max(int(amax(whole).item()), 0))):
+        result = e.where(e.eq(whole, last), value, result)
+    return e.where(e.gt(whole, last), value, result)
 
 
 def _chebyshev_step(k: int, x: Any, p: Any, q: Any) -> Any:

@@ -73,9 +73,9 @@ def wide_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def require_floating(x: Any, op: str) -> None:
-    """Raises RuntimeError unless ``x`` is a floating-point tensor."""
+    """Raises DTypeError unless ``x`` is a floating-point tensor."""
     if not table.as_tensor_arg(op, x).dtype.is_floating_point:
-        raise RuntimeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
+        raise DTypeError(f"{op}: expected a floating-point tensor, got {x.dtype.name}; convert it with .float()")
 
 
 def total_dtype(x: Any, dtype: Any) -> np.dtype:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes, layout
+from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import inplace, table
 from gpugrad.ops.creation import _finish, backend_for, cast, check_options, shape_of, zeros
@@ -25,7 +26,7 @@ def draw(kind: str, shape: tuple[int, ...], dtype: dtypes.DType, backend: Any, g
 def _float_dtype(dtype: Any, op: str) -> dtypes.DType:
     d = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
     if not d.is_floating_point:
-        raise RuntimeError(f"{op}: expected a floating-point dtype, got {d.name}; use randint for integers")
+        raise DTypeError(f"{op}: expected a floating-point dtype, got {d.name}; use randint for integers")
     return d
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes, layout
+from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.creation import arange, cast, full, full_like, ones_like, zeros
@@ -180,7 +181,8 @@ def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
     float32 for float32 weights, else float64 (float32 on a device without it). Raises RuntimeError otherwise."""
     x = table.as_tensor_arg("bincount", input)
     if x.dtype.category != 1 or x._array.ndim != 1:
-        raise RuntimeError(f"bincount: expected a 1-d tensor of integers, got {describe(x)}")
+        error = RuntimeError if x.dtype.category == 1 else DTypeError
+        raise error(f"bincount: expected a 1-d tensor of integers, got {describe(x)}")
     if minlength < 0:
         raise RuntimeError(f"bincount: minlength must not be negative, got {minlength}")
     if weights is not None and weights._array.shape != x._array.shape:

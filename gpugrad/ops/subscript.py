@@ -165,7 +165,7 @@ def _as_index(i: Any, x: Any) -> Any:
     try:
         return operator.index(i)
     except TypeError:
-        raise IndexError(
+        raise (TypeError if isinstance(i, str) else IndexError)(
             f"index: {type(i).__name__} is not an index; use integers, slices, '...', None, or integer or bool tensors"
         ) from None
 

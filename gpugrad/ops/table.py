@@ -427,6 +427,8 @@ def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
 def result_type(*operands: Any) -> dtypes.DType:
     """PyTorch's promotion: tensors with dimensions decide; a 0-d tensor, and below it a Python
     number, matters only where it brings a higher category (bool < integer < floating)."""
+    if not operands:
+        raise TypeError("result_type: expected two tensors or numbers, got none")
     dim = zero = number = None
     for x in operands:
         if isinstance(x, Tensor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gpugrad import autograd, random
@@ -41,6 +41,19 @@ def _leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
     return list(found.values())
 
 
+@contextlib.contextmanager
+def _without_hooks(leaves: Iterable[Any]) -> Iterator[None]:
+    """The hooks of ``leaves`` are to see the whole gradient, which arrives after this walk inside the walk."""
+    kept = [(leaf, leaf._hooks) for leaf in leaves]
+    for leaf, _ in kept:
+        leaf._hooks = None
+    try:
+        yield
+    finally:
+        for leaf, hooks in kept:
+            leaf._hooks = hooks
+
+
 class _Again(autograd.Function):
     """Gives results computed before; for the gradients, ``run`` computes them again."""
 
@@ -72,7 +85,8 @@ class _Again(autograd.Function):
         found: list[Any] = [None] * len(wanted)
         if pairs and wanted:
             roots, given = zip(*pairs, strict=True)
-            found = list(autograd.grad(roots, wanted, given, retain_graph=True, allow_unused=True))
+            with _without_hooks(ctx.leaves):
+                found = list(autograd.grad(roots, wanted, given, retain_graph=True, allow_unused=True))
         own = iter(found)
         return (None, None, None, *(next(own) if x.requires_grad else None for x in inputs), *own)
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from gpugrad import dtypes, ops
 from gpugrad.autograd import is_grad_enabled
+from gpugrad.errors import DTypeError
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
+from gpugrad.ops.reductions import require_floating
 from gpugrad.tensor import Tensor
 
 
@@ -52,7 +54,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 def _hardtanh_of_integers(input: Tensor, min_val: float, max_val: float) -> Tensor:
     low, high = int(min_val), int(max_val)  # towards zero, as the bounds have the dtype of the input
     if input.dtype.category == 0 or (low < 0 and not dtypes.iinfo(input.dtype).min):
-        raise RuntimeError(
+        raise DTypeError(
             f"hardtanh: bounds {min_val} and {max_val} do not fit {input.dtype.name} input of shape "
             f"{tuple(input.shape)}; convert it with .float()"
         )
@@ -66,6 +68,7 @@ def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Ten
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where positive, else negative_slope * x."""
+    require_floating(input, "leaky_relu")
     return _into(input, ops.leaky_relu(input, negative_slope), inplace)
 
 
@@ -93,6 +96,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
+    require_floating(input, "elu")
     return _into(input, _elu(_kept(input, inplace), alpha, 1.0, 1.0), inplace)
 
 
@@ -109,6 +113,7 @@ def _elu(x: Tensor, alpha: float, scale: float, beta: float) -> Tensor:
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """ELU with the scale and alpha that keep mean 0 and variance 1 (Klambauer et al. 2017)."""
+    require_floating(input, "selu")
     x = _kept(input, inplace)
     return _into(input, _elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0), inplace)
 
@@ -120,6 +125,7 @@ def selu_(input: Tensor) -> Tensor:
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha * (exp(x / alpha) - 1) (Barron 2017). Raises RuntimeError for alpha 0."""
+    require_floating(input, "celu")
     if alpha == 0:
         raise RuntimeError("celu: alpha=0 would divide by zero; use relu, its limit")
     return _into(input, _elu(_kept(input, inplace), alpha, 1.0, 1.0 / alpha), inplace)
@@ -154,6 +160,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow on either side."""
+    require_floating(input, "logsigmoid")
     negative = input.clamp(max=0)
     positive = input.clamp(min=0)
     return where(input < 0, negative - negative.exp().log1p(), -((-positive).exp().log1p()))
@@ -161,6 +168,7 @@ def logsigmoid(input: Tensor) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """x / 6 + 1/2 cut to [0, 1]."""
+    require_floating(input, "hardsigmoid")
     return _into(input, hardtanh(input, -3.0, 3.0) / 6.0 + 0.5, inplace)
 
 
@@ -177,6 +185,7 @@ def softsign(input: Tensor) -> Tensor:
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by ``lambd``, 0 where |x| <= lambd. Raises RuntimeError for a negative ``lambd``."""
+    require_floating(input, "softshrink")
     if lambd < 0:
         raise RuntimeError(f"softshrink: lambd must not be negative, got {lambd}")
     shifted = where(input > 0, input - lambd, input + lambd)
@@ -185,6 +194,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x, but 0 where |x| <= lambd."""
+    require_floating(input, "hardshrink")
     return where(input.abs() <= lambd, 0.0 * input.detach(), input)
 
 
@@ -205,6 +215,7 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """First half along ``dim`` times the sigmoid of the second half (Dauphin et al. 2016); halves ``dim``."""
+    require_floating(input, "glu")
     if input.dim() == 0:
         raise RuntimeError("glu: a 0-d input cannot be split in two; it needs a dimension of even size")
     if input.shape[dim] % 2:

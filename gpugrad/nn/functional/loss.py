@@ -16,6 +16,7 @@ from gpugrad.nn.functional.activation import logsigmoid
 from gpugrad.nn.functional.shapes import check_reduction, is_half, is_integer, reduced, reduction_of
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
+from gpugrad.ops.statistics import as_probability
 from gpugrad.tensor import Tensor
 
 
@@ -175,14 +176,14 @@ def binary_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:
     """-(t log x + (1 - t) log(1 - x)) for probabilities x; logarithms are cut at -100. Raises ValueError
-    for different shapes."""
+    for different shapes, RuntimeError for what is no probability."""
     reduction = reduction_of(size_average, reduce, reduction)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(
             f"binary_cross_entropy: target of shape {tuple(target.shape)} must have the shape of input "
             f"{tuple(input.shape)}"
         )
-    loss = _BinaryCrossEntropy.apply(input, target)
+    loss = _BinaryCrossEntropy.apply(as_probability(input), target)
     return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy")
 
 

@@ -76,6 +76,11 @@ def linear_cross_entropy(
     """``cross_entropy(linear(input, linear_weight, linear_bias), target)``: ``[n, f]``, ``[c, f]`` and ``[n]``; with
     further dimensions ``[c, *, f]`` (bias ``[c, *]``) and ``[n, *]``. ``options`` of how to split the work is taken
     and changes nothing."""
+    if input.dim() not in (1, 2) or linear_weight.dim() < 2 or (input.dim() == 1 and linear_weight.dim() > 2):
+        raise RuntimeError(
+            f"linear_cross_entropy: expected input [n, f] and linear_weight [c, *, f], or [f] and [c, f], got shapes "
+            f"{tuple(input.shape)} and {tuple(linear_weight.shape)}"
+        )
     sizes = linear_weight.shape[:-1]
     bias = None if linear_bias is None else linear_bias.reshape(-1)
     logits = linear(input, linear_weight.flatten(0, -2), bias).unflatten(-1, sizes)

@@ -27,11 +27,12 @@ def native_layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`gpugrad.nn.functional.layer_norm`, the means and the reciprocal standard deviations (with dimensions
-    of size 1)."""
+    of size 1), which have no graph."""
     y = F.layer_norm(input, normalized_shape, weight, bias, eps)
     dims = tuple(range(input.dim() - len(normalized_shape), input.dim()))
     _, mean, var = _moments(_widened(input), dims)
-    return y, *_saved(input, mean, var, eps)
+    mean, scale = _saved(input, mean, var, eps)
+    return y, mean.detach(), scale.detach()
 
 
 def native_group_norm(
@@ -57,13 +58,13 @@ def native_batch_norm(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`gpugrad.nn.functional.batch_norm`, and in training the mean and the reciprocal standard deviation of
-    each channel (else two empty tensors)."""
+    each channel (else two empty tensors), which have no graph."""
     y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if not training:
         nothing = creation.zeros(0, dtype=input.dtype, device=input.device)
         return y, nothing, nothing.clone()
     _, mean, var = _moments(_widened(input), (0, *range(2, input.dim())))
-    return y, *(m.flatten() for m in _saved(input, mean, var, eps))
+    return y, *(m.flatten().detach() for m in _saved(input, mean, var, eps))
 
 
 def grid_sampler(

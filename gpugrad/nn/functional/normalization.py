@@ -197,7 +197,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     if input.numel() == 0:
         return input
     n, c = input.shape[:2]
-    square = (input * input).reshape(n, c, prod(input.shape[2:])).transpose(1, 2)  # channels last: the windows run over them
+    # Channels last: the windows run over them.
+    square = (input * input).reshape(n, c, prod(input.shape[2:])).transpose(1, 2)
     square = pad(square, (size // 2, (size - 1) // 2))
     mean = avg_pool1d(square, size, stride=1).transpose(1, 2).reshape(input.shape)
     return input / (mean * alpha + k).pow(beta)

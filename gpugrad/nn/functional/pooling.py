@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes, ops
+from gpugrad.errors import DTypeError
 from gpugrad.nn.functional.conv import _pairs
 from gpugrad.nn.functional.shapes import batched, is_half, per_dim
 from gpugrad.ops import compound, creation
@@ -65,6 +66,8 @@ def _max_pool(
     ceil_mode: bool,
 ) -> tuple[Tensor, Tensor]:
     x, alone = batched(input, n, op)
+    if x.dtype is dtypes.bool_:
+        raise DTypeError(f"{op}: not defined for bool; convert the input with .float()")
     if 0 in x.shape[1:]:
         raise RuntimeError(f"{op}: of an input only the batch may be empty, got shape {tuple(input.shape)}")
     kernel, stride, before, dilation, after, _ = _geometry(op, n, x, kernel_size, stride, padding, dilation, ceil_mode)
