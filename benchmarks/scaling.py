@@ -4,7 +4,7 @@
 
 Each axis is measured over a range of sizes; a line is fitted to the logarithms of its larger half, where fixed costs no
 longer show and the data are past the caches. Its slope is 1 where the time is proportional to the work, below where
-something is still amortised; one above ``LIMIT`` is a cost that grows faster than the work, and makes the exit status 1.
+something is still amortised; one above ``LIMIT`` is a cost that grows faster than the work: then the exit status is 1.
 """
 
 from __future__ import annotations

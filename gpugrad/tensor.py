@@ -353,14 +353,18 @@ class Tensor(TensorInfo):
 
     def __reduce__(self) -> Any:
         host = self._backend.to_host(self._array)
-        return _unpickle, (
-            host.tobytes(),
-            self.dtype.name,
-            tuple(self.shape),
-            str(self.device),
-            self._requires_grad,
-            type(self),
-        ), self._users_attributes() or None
+        return (
+            _unpickle,
+            (
+                host.tobytes(),
+                self.dtype.name,
+                tuple(self.shape),
+                str(self.device),
+                self._requires_grad,
+                type(self),
+            ),
+            self._users_attributes() or None,
+        )
 
     # -- autograd ----------------------------------------------------------------
     @property

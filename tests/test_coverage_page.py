@@ -65,9 +65,7 @@ def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page(), "run python tools/pytorch_coverage.py"
 
 
-@pytest.mark.parametrize(
-    "path", ["cuda.Event", "func.functionalize", "func.linearize", "utils.data.IterDataPipe"]
-)
+@pytest.mark.parametrize("path", ["cuda.Event", "func.functionalize", "func.linearize", "utils.data.IterDataPipe"])
 def test_modules_say_the_reason_too(path):
     module, _, name = path.rpartition(".")
     with pytest.raises(AttributeError, match=re.escape(f"no attribute '{name}': {REASONS[path]}")):

@@ -116,7 +116,6 @@ def test_other_creation_mistakes(device):
         (lambda: gg.add(gg.ones(2, device=device), "a"), TypeError, "add: expected a Tensor or a number, got str"),
         (lambda: gg.add(gg.ones(2, device=device), [1, 2]), TypeError, "add: expected a Tensor or a number, got list"),
         (lambda: gg.exp(3.0), TypeError, "exp: expected a Tensor, got float"),
-        (lambda: gg.add(1, 2), TypeError, "add: at least one operand must be a Tensor"),
         (lambda: gg.matmul(gg.ones(2, device=device), [1, 2]), TypeError, "matmul: expected a Tensor, got list"),
         (lambda: gg.cat([gg.ones(2, device=device), 3]), TypeError, "cat: expected a Tensor, got int"),
     ):

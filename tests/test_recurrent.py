@@ -167,10 +167,10 @@ def test_work_is_linear_in_the_number_of_steps():
     found, stack = {}, [nn.RNN(2, 2)(x)[0].grad_fn]
     while stack:
         node = stack.pop()
-        if node is not None and id(node) not in found and node.name != "accumulate":
+        if node is not None and id(node) not in found and node.title != "accumulate":
             found[id(node)] = node
             stack += [n for n, _ in node.next_functions]
-    names = [n.name for n in found.values()]
+    names = [n.title for n in found.values()]
     assert "slice" not in names and "slice_scatter_into_zeros" not in names
     assert names.count("matmul") == 21
 

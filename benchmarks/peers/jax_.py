@@ -1,9 +1,13 @@
-"""JAX: everything under ``jax.jit``; a training step is one jitted function that takes over its parameters' memory."""
+"""JAX: everything under ``jax.jit``; a training step is one jitted function that takes over its parameters' memory.
+
+Images have their channels last, as in JAX's network libraries: convolutions are up to twice as fast that way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +90,10 @@ class Peer(peers.Peer):
     def network(
         self, x: np.ndarray, target: np.ndarray, layers: Any, weights: Any, loss: str, optimizer: tuple[str, dict]
     ) -> Run:
-        images, labels = self.put(x, target.astype(np.float32 if loss == "margin" else np.int32))
+        arranged = list(_channels_last(layers, x.shape[1:], weights))
+        images, labels = self.put(
+            x.transpose(0, 2, 3, 1) if x.ndim == 4 else x, target.astype(np.float32 if loss == "margin" else np.int32)
+        )
 
         def model(parameters: Any) -> Any:
             y, given = images, iter(parameters)
@@ -94,13 +101,13 @@ class Peer(peers.Peer):
                 if kind == "linear":
                     y = y @ next(given).T + next(given)
                 elif kind == "conv":
-                    y = _conv(y, next(given), padding=shape[3]) + next(given)[:, None, None]
+                    y = _conv(y, next(given), padding=shape[3]) + next(given)
                 elif kind == "relu":
                     y = jax.nn.relu(y)
                 elif kind == "flatten":
                     y = y.reshape(len(y), -1)
                 else:
-                    window = (1, 1, shape[0], shape[0])
+                    window = (1, shape[0], shape[0], 1)
                     y = lax.reduce_window(y, -jnp.inf, lax.max, window, window, "VALID")
             return y
 
@@ -113,7 +120,13 @@ class Peer(peers.Peer):
             def loss_of(parameters: Any) -> Any:
                 return _cross_entropy(model(parameters), labels)
 
-        return self.training(self.put(*weights), loss_of, optimizer)
+        run = self.training(self.put(*(a.array for a in arranged)), loss_of, optimizer)
+
+        def numbers(result: Any) -> list[np.ndarray]:
+            loss, *parameters = run.numbers(result)
+            return [loss, *(a.back(p) for a, p in zip(arranged, parameters, strict=True))]
+
+        return Run(run.step, numbers)
 
     def gpt(self, tokens: np.ndarray, target: np.ndarray, layers: int, heads: int, weights: Any, optimizer: Any) -> Run:
         index, wanted = self.put(tokens.astype(np.int32), target.astype(np.int32))
@@ -169,13 +182,60 @@ class Peer(peers.Peer):
         return self.with_gradients(lambda table: table[rows], [weight], g)
 
     def convolution(self, x: np.ndarray, weight: np.ndarray, g: np.ndarray, **options: int) -> Run:
-        return self.with_gradients(lambda a, w: _conv(a, w, **options), [x, weight], g)
+        run = self.with_gradients(
+            lambda a, w: _conv(a, w, **options),
+            [x.transpose(0, 2, 3, 1), weight.transpose(2, 3, 1, 0)],
+            g.transpose(0, 2, 3, 1),
+        )
+
+        def numbers(result: Any) -> list[np.ndarray]:
+            y, gx, gw = run.numbers(result)
+            return [y.transpose(0, 3, 1, 2), gx.transpose(0, 3, 1, 2), gw.transpose(3, 2, 0, 1)]
+
+        return Run(run.step, numbers)
+
+
+class _Arranged(NamedTuple):
+    """A parameter as JAX has it, and the way back."""
+
+    array: np.ndarray
+    back: Callable[[np.ndarray], np.ndarray] = lambda a: a
+
+
+def _columns(matrix: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
+    """The columns, which count through ``shape``, in another order of its axes."""
+    return matrix.reshape(-1, *shape).transpose(order).reshape(len(matrix), -1)
+
+
+def _channels_last(layers: Any, shape: tuple[int, ...], weights: list[np.ndarray]) -> Iterator[_Arranged]:
+    """The parameters for images of ``shape`` (channels, height, width) with their channels last: kernels, and the
+    columns of the linear layer behind ``flatten``."""
+    given = iter(weights)
+    flattened = None
+    for kind, *sizes in layers:
+        if kind == "conv":
+            kernel, padding = sizes[2:]
+            shape = (sizes[1], *(n + 2 * padding - kernel + 1 for n in shape[1:]))
+            yield _Arranged(next(given).transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+        elif kind == "linear" and flattened is not None:
+            c, h, w = flattened
+            matrix = _columns(next(given), (c, h, w), (0, 2, 3, 1))
+            yield _Arranged(matrix, functools.partial(_columns, shape=(h, w, c), order=(0, 3, 1, 2)))
+            flattened = None
+        elif kind == "linear":
+            yield _Arranged(next(given))
+        elif kind == "pool":
+            shape = (shape[0], *(n // sizes[0] for n in shape[1:]))
+        elif kind == "flatten":
+            flattened = shape
+        if kind in ("conv", "linear"):
+            yield _Arranged(next(given))  # the bias
 
 
 def _conv(x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
     return lax.conv_general_dilated(
         x, weight, (stride, stride), [(padding, padding)] * 2,
-        dimension_numbers=("NCHW", "OIHW", "NCHW"), feature_group_count=groups,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
     )  # fmt: skip
 
 

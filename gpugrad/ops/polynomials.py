@@ -17,16 +17,21 @@ from gpugrad.ops.creation import cast, full_like
 from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import any as logical_any
 
+_MOST = 100_000  # degrees; each is a step of the recurrence
+
 Step = Callable[[int, Any, Any, Any], Any]  # (k, x, p_k, p_(k-1)) -> p_(k+1)
 
 
 def _sequence(x: Any, first: Any, step: Step, n: int) -> Iterator[Any]:
-    """The polynomials of degree 0 to ``n`` at ``x``, or up to where none is finite any more."""
+    """The polynomials of degree 0 to ``n`` at ``x``, or up to where none is finite any more. Raises
+    NotImplementedError where that is beyond ``_MOST``."""
     p, q = first, full_like(x, 1)
     yield q
     if n:
         yield p
     for k in range(1, n):
+        if k == _MOST:
+            raise NotImplementedError(f"polynomials of degree {n} would take as many steps; degrees end at {_MOST}")
         p, q = step(k, x, p, q), p
         yield p
         if k % 128 == 0 and not bool(logical_any(e.isfinite(q)).item()):  # q: p may still turn from inf into NaN

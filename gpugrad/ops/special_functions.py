@@ -180,7 +180,6 @@ igammac = _special(
 )
 
 
-
 def _gamma_gradient(*inputs: Any) -> Any:
     from gpugrad.ops import numerics_gamma
 

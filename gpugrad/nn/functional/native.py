@@ -80,9 +80,7 @@ def grid_sampler(
 
 
 def _sampler(n: int) -> Any:
-    def sampler(
-        input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
-    ) -> Tensor:
+    def sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
         if input.dim() != n + 2:
             raise RuntimeError(
                 f"grid_sampler_{n}d: expected input of {n + 2} dimensions, got shape {tuple(input.shape)}"
