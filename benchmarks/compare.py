@@ -164,6 +164,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     result: dict[str, Any] = {"command": "python -m benchmarks.compare " + " ".join(arguments or sys.argv[1:])}
     result |= {"machine": report.machine(), "device": options.device, "threads": threads, "rounds": options.rounds}
+    result["tiny"] = options.tiny
+    load = result["machine"]["load_before"]
+    if load and load[0] > 0.5:  # OpenMP's threads wait for each other actively, so PyTorch suffers far more than others
+        print(
+            f"The machine is busy (load {load[0]}): alternating does not make that fair, keep no figures of this run."
+        )
     contestants, result["about"], result["absent"], failures = present(
         [Contestant(name, options.device, threads, options.patience) for name in names]
     )

@@ -156,18 +156,20 @@ def markdown(result: Mapping[str, Any]) -> str:
         for name, why in r["left_out"].items():
             reasons.setdefault((name, why), []).append(r["workload"])
     left_out = [f"- {n}: {why}" + (f" ({', '.join(w)})" if w else "") for (n, why), w in reasons.items()]
+    agreement = "Every contestant computed the same numbers from the same inputs."
+    if result["mismatches"]:
+        agreement = f"**Not all contestants computed the same numbers:** {'; '.join(result['mismatches'])}."
     return "\n".join(
         [
             f"# Side by side on `{result['device']}`",
             "",
             f"Written by `{result['command']}` on {where['date']}: {where['processor']}, {result['threads']} of "
-            f"{where['cores']} cores, {where['system']}, Python {where['python']}. {about}.",
+            f"{where['cores']} cores (load before: {where['load_before']}), {where['system']}, Python "
+            f"{where['python']}. {about}."
+            + (" Tiny sizes, not those in the table: the times mean nothing." if result["tiny"] else ""),
             "",
             "Medians over alternating samples of one run, with half the distance between the quartiles. Time per step; "
-            "ratios below 1 mean that gpugrad is faster; a second number is the goal. "
-            "Every contestant computed the same numbers from the same inputs."
-            if not result["mismatches"]
-            else "**Not all contestants computed the same numbers:** " + "; ".join(result["mismatches"]) + ".",
+            "ratios below 1 mean that gpugrad is faster; a second number is the goal. " + agreement,
             "",
             *lines,
             "",

@@ -110,8 +110,8 @@ LATE = {
     "linalg.lowrank": "pca_lowrank svd_lowrank",
     "special": "",
     "nn.functional": "celu celu_ hardshrink prelu rrelu rrelu_ selu selu_ threshold threshold_",
-    "nn.functional.native": "constant_pad_nd grid_sampler grid_sampler_2d grid_sampler_3d native_batch_norm native_group_norm "
-    "native_layer_norm",
+    "nn.functional.native": "constant_pad_nd grid_sampler grid_sampler_2d grid_sampler_3d native_batch_norm "
+    "native_group_norm native_layer_norm",
     "nn.functional.plain": "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d "
     "batch_norm bilinear "
     "binary_cross_entropy_with_logits channel_shuffle conv1d conv2d conv3d conv_tbc conv_transpose1d "

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
-from tests.parity import check
 
 import gpugrad as gg
+from tests.parity import check
 
 RNG = np.random.default_rng(20)
 ARRAYS = {
