@@ -115,8 +115,10 @@ def test_rows(op, sample, dtype, device, torch):
         want = torch_call(op, sample, [parity.to_torch(a, torch) for a in arrays], torch)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         pytest.skip(f"PyTorch refuses: {error}")
-    got = call(op, sample, [gg.tensor(a, device=device) for a in arrays])
     want = want[0] if isinstance(want, tuple) else want
+    if device == "pretend" and want.dtype == torch.float64:
+        want = want.float()  # what is float64 whatever the inputs is float32 where there is none
+    got = call(op, sample, [gg.tensor(a, device=device) for a in arrays])
     parity.same(got, want, rtol=4 * parity.TOLERANCE.get(str(want.dtype).removeprefix("torch."), 0), atol=1e-5)
 
 

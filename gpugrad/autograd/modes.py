@@ -13,6 +13,7 @@ _GENERATOR = 0x20  # the flag of generator functions' code objects; the inspect 
 class _Mode(threading.local):
     enabled = True
     inference = False
+    autocast = False  # whether functions on autocast's lists cast their inputs
 
 
 mode = _Mode()
