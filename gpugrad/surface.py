@@ -26,8 +26,8 @@ BOTH = {
     "logical_not logical_or logical_xor lt maximum minimum mul multiply ne neg negative not_equal pow reciprocal relu "
     "remainder round rsqrt sgn sigmoid sign sin sinh sqrt square tan tanh trunc",
     "special_functions": "digamma erfinv i0 igamma igammac lgamma logaddexp2 logit mvlgamma polygamma sinc xlogy",
-    "numbers": "angle conj conj_physical deg2rad float_power fmax fmin frexp gcd heaviside isneginf isposinf isreal lcm "
-    "ldexp nan_to_num nextafter positive rad2deg resolve_conj resolve_neg signbit",
+    "numbers": "angle conj conj_physical deg2rad float_power fmax fmin frexp gcd heaviside isneginf isposinf isreal "
+    "lcm ldexp nan_to_num nextafter positive rad2deg resolve_conj resolve_neg signbit",
     "movement": "adjoint broadcast_to expand flatten moveaxis movedim narrow narrow_copy permute ravel reshape select "
     "squeeze swapaxes swapdims t transpose unflatten unsqueeze",
     "strided": "as_strided",
@@ -42,7 +42,8 @@ BOTH = {
     "sets": "bincount histc histogram unique unique_consecutive",
     "linear": "addbmm addmm addmv addr baddbmm bmm dot matmul mm mv outer",
     "products": "cross ger inner kron vdot",
-    "indexing": "argwhere gather index_select masked_fill masked_select nonzero nonzero_static repeat_interleave take take_along_dim",
+    "indexing": "argwhere gather index_select masked_fill masked_select nonzero nonzero_static repeat_interleave "
+    "take take_along_dim",
     "scattering": "index_add index_copy index_fill index_reduce masked_scatter put scatter scatter_add scatter_reduce",
     "subscript": "index_put",
     "placing": "as_strided_scatter diagonal_scatter select_scatter slice_scatter",

@@ -78,16 +78,31 @@ def test_reductions(shape, name, small_blocks):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_same_bits_for_any_number_of_threads(threads):
+def test_same_bits_for_any_number_of_threads(threads, monkeypatch):
     before = gg.get_num_threads()
     gg.manual_seed(0)
     x, bias = gg.randn(600, 1000), gg.randn(1000)
     try:
         results = []
+        monkeypatch.setattr(cpu, "LARGE", 1 << 12)
+        monkeypatch.setattr(cpu_blocks, "LARGE", 1 << 12)
+        monkeypatch.setattr(cpu_blocks, "BLOCK", 1 << 12)
         for n in (1, threads):
             gg.set_num_threads(n)
             y = (x * 1.7 + bias).tanh()
-            results.append([y, y.sum(), y.sum(0), y.sum(1), y.amax(0), y.t().contiguous(), (y > 0).all(1)])
+            results.append(
+                [
+                    y,
+                    y.sum(),
+                    y.sum(0),
+                    y.sum(1),
+                    y.amax(0),
+                    y.t().contiguous(),
+                    (y > 0).all(1),
+                    y.softmax(1),
+                    y.log_softmax(1),
+                ]
+            )
     finally:
         gg.set_num_threads(before)
     for a, b in zip(*results, strict=True):

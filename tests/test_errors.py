@@ -627,7 +627,11 @@ def test_conversion_mistakes(device):
         (lambda: [1, 2][x[0, 0]], TypeError, "index: a Tensor of shape () and dtype float32 cannot stand for an int"),
         (lambda: x.to([1]), TypeError, "to: expected a device, a dtype or a tensor, got list"),
         (lambda: gg.set_default_dtype(gg.int8), TypeError, "only floating-point types can be the default"),
-        (lambda: x.view(gg.int64), RuntimeError, "view: shape (2, 3) with strides (3, 1) is no whole number of int64 elements"),
+        (
+            lambda: x.view(gg.int64),
+            RuntimeError,
+            "view: shape (2, 3) with strides (3, 1) is no whole number of int64 elements",
+        ),
         (lambda: x == gg.ones(4, 3, device=device), RuntimeError, "eq: shapes (2, 3) and (4, 3) do not broadcast"),
     ):
         with raises(kind, text):

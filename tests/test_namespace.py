@@ -10,7 +10,6 @@ import pytest
 import gpugrad as gg
 from gpugrad import surface
 
-
 # -- names of arguments -----------------------------------------------------------------
 
 
@@ -233,7 +232,9 @@ def test_typed_constructors():
 
 def test_memory_formats():
     x = gg.ones(2, 3, 4, 5)
-    assert x.to(memory_format=gg.channels_last).is_contiguous() and x.contiguous(memory_format=gg.contiguous_format) is x
+    assert (
+        x.to(memory_format=gg.channels_last).is_contiguous() and x.contiguous(memory_format=gg.contiguous_format) is x
+    )
     assert not x.is_contiguous(memory_format=gg.channels_last)
     assert x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).is_contiguous(memory_format=gg.channels_last)
 

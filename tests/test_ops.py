@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
-import gpugrad.linalg  # noqa: F401 - its rows join the table
+import gpugrad.linalg
 from gpugrad import dtypes
 from gpugrad.ops import OPS
 from tests import gradients

@@ -373,10 +373,24 @@ class CpuBackend(WindowOps):
 
     # -- fused ops: see ROUTINES in gpugrad/ops/fused.py ----------------------------
     def fused_softmax(self, array: np.ndarray, axis: int) -> np.ndarray:
-        return _calm(_softmax, array, axis).astype(array.dtype, copy=False)
+        return self._along(_softmax, array, axis)
 
     def fused_log_softmax(self, array: np.ndarray, axis: int) -> np.ndarray:
-        return _calm(_log_softmax, array, axis).astype(array.dtype, copy=False)
+        return self._along(_log_softmax, array, axis)
+
+    def _along(self, function: Callable[..., np.ndarray], array: np.ndarray, axis: int) -> np.ndarray:
+        """``function(array, axis)``, in blocks of the first dimension where that is another one."""
+        if axis == 0 or array.size < LARGE:
+            return _calm(function, array, axis).astype(array.dtype, copy=False)
+        result = self._pool.empty(array.shape, array.dtype)
+        step, count = row_blocks(array.shape)
+
+        def rows(i: int) -> None:
+            part = slice(i * step, (i + 1) * step)
+            result[part] = function(array[part], axis)
+
+        self._share(rows, count)
+        return result
 
 
 _REDUCE: dict[str, np.ufunc] = {

@@ -36,7 +36,9 @@ cosh: Any
 # -- arithmetic --------------------------------------------------------------
 
 add = elementwise("add", np.add, "a + b", (lambda g: g, lambda g: g), arity=2)
-sub = elementwise("sub", np.subtract, "a - b", (lambda g: g, lambda g: neg(g)), arity=2, rule="number", dtypes="fi", bools=False)
+sub = elementwise(
+    "sub", np.subtract, "a - b", (lambda g: g, lambda g: neg(g)), arity=2, rule="number", dtypes="fi", bools=False
+)
 mul = elementwise("mul", np.multiply, "a * b", (lambda g, b: mul(g, b), lambda g, a: mul(g, a)), arity=2)
 div = elementwise(
     "div",

@@ -141,9 +141,7 @@ def _not_bool(name: str, *operands: Any) -> None:
             )
 
 
-def _binary(
-    op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None
-) -> Callable[..., Any]:
+def _binary(op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None) -> Callable[..., Any]:
     differentiable = bool(op.vjps)
     quick = _NUMBERS if refuse is None else _NUMBERS - {bool}
 
@@ -204,9 +202,7 @@ def _nary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     return call
 
 
-def _inplace(
-    op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None
-) -> Callable[..., Any]:
+def _inplace(op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None) -> Callable[..., Any]:
     """``x = op(x, ...)`` written into the memory of ``x``."""
     name = op.name + "_"
 
