@@ -59,8 +59,16 @@ globals().update(namespace.names() | functions())
 _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
-_LAZY = set("nn func optim utils datasets io viz linalg special signal cuda distributions profiler types".split())
+_LAZY = set(
+    "nn func optim utils datasets io viz linalg special signal amp cpu cuda distributions profiler types".split()
+)
 _LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func", "profile": "profiler"}
+_LAZILY_FROM |= dict.fromkeys(("GradScaler", "autocast"), "amp")
+_LAZILY_FROM |= dict.fromkeys(
+    "get_autocast_dtype is_autocast_cache_enabled is_autocast_enabled set_autocast_cache_enabled set_autocast_dtype "
+    "set_autocast_enabled clear_autocast_cache".split(),
+    "amp.autocast_mode",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,6 @@ _QUANTISED = "there are no quantised tensors here; float16 and bfloat16 halve th
 _PARTS = f"{_COMPLEX}; keep the real and the imaginary part in two tensors"
 _SYMBOLIC = "there are no symbolic shapes here; sizes are Python's int"
 _DETERMINISTIC = "every operation here is deterministic; use_deterministic_algorithms(True) is kept and changes nothing"
-_MIXED = "nothing is cast by itself here: convert model and inputs by .bfloat16(), whose range needs no scaled loss"
 
 #: reason -> names: bare ones of the package and of Tensor, dotted ones of another namespace
 _REASONS = {
@@ -47,10 +46,9 @@ _REASONS = {
     "streams are in order on every device; gpugrad.synchronize() waits": "Stream Event record_stream",
     "models are not downloaded; gpugrad.load reads PyTorch's checkpoints": "hub",
     "the names of dimensions are not kept": "align_to align_as refine_names rename rename_",
-    _MIXED: "amp autocast GradScaler is_autocast_enabled get_autocast_dtype set_autocast_enabled set_autocast_dtype",
     _DETERMINISTIC: "get_deterministic_debug_mode set_deterministic_debug_mode",
     "warnings are Python's; its warnings module decides which are shown": "set_warn_always is_warn_always_enabled",
-    "gpugrad.devices() lists what there is, register_backend adds to it": "get_device_module accelerator cpu mps mtia "
+    "gpugrad.devices() lists what there is, register_backend adds to it": "get_device_module accelerator mps mtia "
     "xpu",
     "a device's failures are gpugrad.DeviceError and gpugrad.OutOfMemoryError": "AcceleratorError",
     "linalg.eigh gives all eigenvalues; take the largest or smallest": "lobpcg",

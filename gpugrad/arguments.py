@@ -16,7 +16,7 @@ from typing import Any
 
 from gpugrad.autograd.modes import mode
 from gpugrad.errors import DeviceError, DTypeError
-from gpugrad.ops import creation, inplace
+from gpugrad.ops import autocast, creation, inplace
 from gpugrad.ops.table import describe
 from gpugrad.tensor import Tensor
 
@@ -79,9 +79,12 @@ def _renamed(
     return args
 
 
-def function(name: str, function: Callable[..., Any], out: bool, exact: bool = False) -> Callable[..., Any]:
+def function(
+    name: str, function: Callable[..., Any], out: bool, exact: bool = False, listed: str | None = None
+) -> Callable[..., Any]:
     """``function`` as users call it; with ``out`` it takes ``out=``, which with ``exact`` must have the dtype of
-    the result. A function that makes a tensor from numbers makes one of the dtype of ``out``."""
+    the result. A function that makes a tensor from numbers makes one of the dtype of ``out``. ``listed``: what
+    autocast's lists call it, if that is not ``name``."""
     aliases, first = _aliases(name, function)
     known = parameters(function)
     makes = "dtype" in known and "requires_grad" in known and not first and known[0] != "input"
@@ -101,7 +104,8 @@ def function(name: str, function: Callable[..., Any], out: bool, exact: bool = F
         except (AttributeError, TypeError) as error:
             return _read_again(name, plain, args, named, error)
 
-    return _like(function, call, name)
+    found = _like(function, call, name)
+    return autocast.listed(listed or name, found) if (listed or name) in autocast.NAMES else found
 
 
 def method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

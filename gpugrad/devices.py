@@ -43,7 +43,7 @@ class Device:
     index: int
 
     def __init__(self, type: Any = None, index: int | None = None) -> None:
-        if index is None and type != "cpu" or type not in _known():
+        if index is None and type != "cpu" or type not in known():
             meant = device(type, index)
             self.type, self.index = meant.type, meant.index
         else:
@@ -107,7 +107,8 @@ def register_backend(
             _enumerators[type] = enumerate_devices
 
 
-def _known() -> set[str]:
+def known() -> set[str]:
+    """The types of devices that have a backend, present or not."""
     return _MODULES.keys() | _factories.keys()
 
 
@@ -144,9 +145,9 @@ def parse(text: str) -> Device:
     kind, _, number = text.strip().lower().partition(":")
     if kind in ("auto", "gpu"):
         return auto_device()
-    if kind not in _known():
+    if kind not in known():
         raise DeviceError(
-            f"device {text!r} is unknown: expected auto, {', '.join(sorted(_known()))}, with an index as in 'opencl:1'"
+            f"device {text!r} is unknown: expected auto, {', '.join(sorted(known()))}, with an index as in 'opencl:1'"
         )
     if number and not number.isdigit():
         raise DeviceError(f"device {text!r}: the index must be a number, as in '{kind}:0'")

@@ -261,8 +261,8 @@ WITH_ROWS = ("torch", "torch.Tensor", "torch.linalg", "torch.special")
 
 #: PyTorch's modules that are no namespace above
 MODULES = (
-    "accelerator amp ao compiler cpu distributed export fft futures fx hub jit library masked monitor mps mtia "
-    "multiprocessing nested onnx overrides package profiler quantization serialization signal sparse testing types "
+    "accelerator ao compiler distributed export fft futures fx hub jit library masked monitor mps mtia "
+    "multiprocessing nested onnx overrides package profiler quantization serialization sparse testing "
     "version xpu"
 ).split()
 

@@ -27,12 +27,12 @@ def walk(
 
     Without ``wanted`` leaves accumulate into ``.grad``. With it nothing is accumulated;
     the result maps ``id(edge)`` to the gradient of each wanted edge reached."""
-    before = mode.enabled
-    mode.enabled = create_graph
+    before = mode.enabled, mode.autocast
+    mode.enabled, mode.autocast = create_graph, False  # gradients keep the dtypes of the way there
     try:
         return _walk(roots, retain_graph, create_graph, wanted)
     finally:
-        mode.enabled = before
+        mode.enabled, mode.autocast = before
 
 
 def _walk(

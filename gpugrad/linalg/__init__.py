@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 for _module, _names in _NAMES.items():
     for _name in _names.split():
         globals()[_name] = arguments.function(
-            _name, getattr(_module, _name), _name != "diagonal", _name not in _CONVERT_TO_OUT
+            _name, getattr(_module, _name), _name != "diagonal", _name not in _CONVERT_TO_OUT, "linalg_" + _name
         )
 
 __all__ = ["LinAlgError"]

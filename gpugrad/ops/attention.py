@@ -15,6 +15,7 @@ import numpy as np
 
 from gpugrad import dtypes
 from gpugrad.ops import elementwise as e
+from gpugrad.ops.autocast import listed
 from gpugrad.ops.creation import cast, full, tril
 from gpugrad.ops.fused import softmax
 from gpugrad.ops.linear import matmul
@@ -131,6 +132,7 @@ def _check(query: Any, key: Any, value: Any, mask: Any, causal: bool) -> None:
         )
 
 
+@listed("scaled_dot_product_attention")
 def weighted_values(
     query: Any,
     key: Any,

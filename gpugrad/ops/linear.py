@@ -11,6 +11,7 @@ from gpugrad import dtypes, layout
 from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
+from gpugrad.ops.autocast import listed
 from gpugrad.ops.movement import expand, reshape, squeeze, transpose, unsqueeze
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite, describe, primitive, public, same_device
@@ -44,6 +45,7 @@ def _matmul(backend: Any, a: Any, b: Any) -> Any:
     return backend.matmul(a, b)
 
 
+@listed("matmul")
 @public("matmul")
 def matmul(input: Any, other: Any) -> Any:
     """Matrix product over the last two dimensions, batch dimensions broadcast; a 1-d operand is a
@@ -94,6 +96,7 @@ def _widen(x: Any, batch: tuple[int, ...]) -> Any:
     return x if shape[:-2] == batch else expand(x, (*batch, *shape[-2:]))
 
 
+@listed("mm")
 def mm(input: Any, mat2: Any) -> Any:
     """``[n, k] @ [k, m]``. Raises RuntimeError for other numbers of dimensions."""
     if input._array.ndim != 2 or mat2._array.ndim != 2:
@@ -101,6 +104,7 @@ def mm(input: Any, mat2: Any) -> Any:
     return matmul(input, mat2)
 
 
+@listed("bmm")
 def bmm(input: Any, mat2: Any) -> Any:
     """``[batch, n, k] @ [batch, k, m]``. Raises RuntimeError for other shapes."""
     if input._array.ndim != 3 or mat2._array.ndim != 3 or input._array.shape[0] != mat2._array.shape[0]:
@@ -108,6 +112,7 @@ def bmm(input: Any, mat2: Any) -> Any:
     return matmul(input, mat2)
 
 
+@listed("mv")
 def mv(input: Any, vec: Any) -> Any:
     """``[n, k] @ [k]``."""
     if input._array.ndim != 2 or vec._array.ndim != 1:
@@ -115,6 +120,7 @@ def mv(input: Any, vec: Any) -> Any:
     return matmul(input, vec)
 
 
+@listed("dot")
 def dot(input: Any, tensor: Any) -> Any:
     """Inner product of two 1-d tensors of one size."""
     if input._array.ndim != 1 or tensor._array.ndim != 1:
@@ -153,6 +159,7 @@ def plus_product(op: str, input: Any, product: Any, beta: float, alpha: float) -
     return e.add(input if beta == 1 else e.mul(input, beta), product)
 
 
+@listed("addmm")
 @composite(
     reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * (a @ b),
     samples=(
@@ -168,6 +175,7 @@ def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1
     return plus_product("addmm", input, mm(mat1, mat2), beta, alpha)
 
 
+@listed("baddbmm")
 @composite(
     reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * (a @ b),
     samples=(S(((2, 3, 5), (2, 3, 4), (2, 4, 5))), S(((5,), (2, 3, 4), (2, 4, 5)), {"beta": 2.0, "alpha": 0.5})),
@@ -179,6 +187,7 @@ def baddbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: flo
     return plus_product("baddbmm", input, bmm(batch1, batch2), beta, alpha)
 
 
+@listed("addmv")
 @composite(
     reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * (a @ b),
     samples=(S(((3,), (3, 4), (4,))), S(((), (3, 4), (4,)), {"beta": 2.0, "alpha": 0.5})),
@@ -190,6 +199,7 @@ def addmv(input: Any, mat: Any, vec: Any, *, beta: float = 1, alpha: float = 1) 
     return plus_product("addmv", input, mv(mat, vec), beta, alpha)
 
 
+@listed("addr")
 @composite(
     reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * np.outer(a, b),
     samples=(S(((3, 4), (3,), (4,))), S(((4,), (3,), (4,)), {"beta": 2.0, "alpha": 0.5})),
@@ -206,6 +216,7 @@ def addr(input: Any, vec1: Any, vec2: Any, *, beta: float = 1, alpha: float = 1)
     return plus_product("addr", input, product, beta, alpha)
 
 
+@listed("addbmm")
 @composite(
     reference=lambda m, a, b, beta=1, alpha=1: beta * m + alpha * (a @ b).sum(0),
     samples=(S(((3, 5), (2, 3, 4), (2, 4, 5))), S(((5,), (2, 3, 4), (2, 4, 5)), {"beta": 2.0, "alpha": 0.5})),
@@ -222,6 +233,7 @@ def addbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: floa
     return plus_product("addbmm", input, matmul(wide, reshape(batch2, (a[0] * a[2], b[2]))), beta, alpha)
 
 
+@listed("linear")
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """``input @ weight.T + bias``: ``[*, in]``, ``[out, in]``, ``[out]`` give ``[*, out]``."""
     out = matmul(input, _turned(weight) if weight._array.ndim > 1 else weight)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gpugrad import autograd, random
+from gpugrad.amp.autocast_mode import settings
 from gpugrad.autograd.graph import Node
 from gpugrad.tensor import Tensor
 
@@ -126,6 +127,7 @@ def checkpoint(
         with first, autograd.no_grad():
             return function(*args, **kwargs)
     state = random.get_rng_state()
+    casts = settings()  # autocast as it is now
 
     def call(inputs: list[Tensor]) -> Any:
         values = list(args)
@@ -138,7 +140,7 @@ def checkpoint(
         if preserve:
             random.set_rng_state(state)
         try:
-            with second:
+            with second, casts:
                 out = call(inputs)
         finally:
             if preserve:

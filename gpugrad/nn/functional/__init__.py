@@ -156,6 +156,7 @@ from gpugrad.nn.functional.unpooling import (
     max_unpool2d,
     max_unpool3d,
 )
+from gpugrad.ops import autocast
 from gpugrad.ops.distances import (
     cosine_similarity,
     pairwise_distance,
@@ -164,6 +165,9 @@ from gpugrad.ops.distances import (
 
 for _f in (avg_pool2d, avg_pool3d, gelu, hardshrink, linear, logsigmoid, softplus, softshrink):
     globals()[_f.__name__] = arguments.function(_f.__name__, _f, out=True, exact=True)
+
+for _name in autocast.NAMES & globals().keys():
+    globals()[_name] = autocast.listed(_name, globals()[_name])
 
 __all__ = [
     "adaptive_avg_pool1d",

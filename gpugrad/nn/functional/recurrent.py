@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from gpugrad.nn.functional.dropout import dropout as _dropout
 from gpugrad.ops import elementwise as e
+from gpugrad.ops.autocast import listed
 from gpugrad.ops.joining import cat
 from gpugrad.ops.linear import linear, matmul
 from gpugrad.ops.movement import narrow
@@ -207,6 +208,7 @@ def _is_packed(args: tuple[Any, ...], named: dict[str, Any]) -> bool:
     return "batch_sizes" in named or len(args) > 2 and isinstance(args[2], Tensor)
 
 
+@listed("lstm")
 def lstm(*args: Any, **named: Any) -> tuple[Tensor, Tensor, Tensor]:
     """All layers of a long short-term memory (Hochreiter and Schmidhuber 1997): output, last h, last c.
 
@@ -217,18 +219,21 @@ def lstm(*args: Any, **named: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _run("lstm", packed, args, named)  # type: ignore[return-value]
 
 
+@listed("gru")
 def gru(*args: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """All layers of gated recurrent units (Cho et al. 2014): output, last h. Arguments as of :func:`lstm`, with
     a tensor ``hx``."""
     return _run("gru", _is_packed(args, named), args, named)  # type: ignore[return-value]
 
 
+@listed("rnn_tanh")
 def rnn_tanh(*args: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """All layers of a recurrent network ``h' = tanh(w_ih x + b_ih + w_hh h + b_hh)`` (Elman 1990): output, last
     h. Arguments as of :func:`lstm`, with a tensor ``hx``."""
     return _run("rnn_tanh", _is_packed(args, named), args, named)  # type: ignore[return-value]
 
 
+@listed("rnn_relu")
 def rnn_relu(*args: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """:func:`rnn_tanh` with ReLU."""
     return _run("rnn_relu", _is_packed(args, named), args, named)  # type: ignore[return-value]
@@ -249,6 +254,7 @@ def _check_cell(op: str, input: Tensor, states: Sequence[Tensor], w_ih: Tensor, 
             )
 
 
+@listed("lstm_cell")
 def lstm_cell(
     input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -265,6 +271,7 @@ def _one_state(kind: str, input: Tensor, hx: Tensor, w: Weights) -> Tensor:
     return _step(kind, w)(_input_part(kind, input, w), (hx,))[0]
 
 
+@listed("gru_cell")
 def gru_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> Tensor:
@@ -272,6 +279,7 @@ def gru_cell(
     return _one_state("gru", input, hx, Weights(w_ih, w_hh, b_ih, b_hh))
 
 
+@listed("rnn_tanh_cell")
 def rnn_tanh_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> Tensor:
@@ -279,6 +287,7 @@ def rnn_tanh_cell(
     return _one_state("rnn_tanh", input, hx, Weights(w_ih, w_hh, b_ih, b_hh))
 
 
+@listed("rnn_relu_cell")
 def rnn_relu_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
 ) -> Tensor:

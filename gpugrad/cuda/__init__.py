@@ -5,6 +5,7 @@ that programs which ask first run everywhere. Other devices: ``gpugrad.devices()
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, NamedTuple
 
 from gpugrad import random as _random
@@ -188,4 +189,10 @@ def set_rng_state(new_state: tuple[int, int], device: Any = None) -> None:
     _random.set_rng_state(new_state)
 
 
-__getattr__ = missing("cuda")
+_missing = missing("cuda")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "amp":
+        return importlib.import_module("gpugrad.cuda.amp")
+    return _missing(name)
