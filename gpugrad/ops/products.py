@@ -87,6 +87,8 @@ def inner(input: Any, other: Any) -> Any:
         return e.mul(input, other)
     if input._array.shape[-1] != other._array.shape[-1]:
         raise RuntimeError(f"inner: the last sizes must be equal, got {describe(input, other)}")
+    if input._array.ndim == other._array.ndim == 1:
+        return dot(input, other)
     return tensordot(input, other, ([-1], [-1]))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpugrad import layout, ops
 from gpugrad.nn.functional.shapes import batched, per_dim
+from gpugrad.ops.autocast import listed
 from gpugrad.tensor import Tensor
 
 
@@ -246,7 +247,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     ``mode`` is constant (with ``value``, default 0; negative numbers crop), reflect, replicate or circular.
     Raises RuntimeError for padding that does not fit, NotImplementedError for another mode."""
-    return ops.pad(input, pad, mode, value)
+    return _PADS.get((mode, len(pad)), ops.pad)(input, pad, mode, value)
+
+
+#: (mode, numbers) -> the function, for those that autocast's lists name
+_PADS = {("reflect", n): listed("reflection_pad", ops.pad) for n in (2, 4)} | {
+    ("replicate", n): listed("replication_pad", ops.pad) for n in (2, 4, 6)
+}
 
 
 def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
