@@ -233,11 +233,6 @@ def late(name: str) -> Any:
     return arguments.function(name, found, not module.startswith("nn."), name in EXACT_OUT)
 
 
-def late_names() -> list[str]:
-    """The names :func:`late` knows."""
-    return list(_LATE)
-
-
 def _each(table: dict[str, str]) -> list[tuple[str, Any]]:
     found = [(name, getattr(getattr(ops, module), name)) for module, names in table.items() for name in names.split()]
     return [(name, arguments.of_tensors(name, f) if name in OF_TENSORS else f) for name, f in found]

@@ -10,11 +10,10 @@ from gpugrad.distributions import constraints as c
 from gpugrad.distributions.continuous import Exponential, Normal, Uniform
 from gpugrad.distributions.distribution import (
     Distribution,
+    ProbsOrLogits,
     broadcast,
     clamp_probs,
-    logits_to_probs,
     one_of,
-    probs_to_logits,
     uniform_open,
 )
 from gpugrad.distributions.transforms import (
@@ -218,7 +217,7 @@ class GeneralizedPareto(Distribution):
         return self.scale.log() + self.concentration + 1
 
 
-class ContinuousBernoulli(Distribution):
+class ContinuousBernoulli(ProbsOrLogits):
     """On [0, 1] with a density proportional to probs**x (1 - probs)**(1 - x) (Loaiza-Ganem and Cunningham, 2019).
     Between ``lims``, where the formulas divide by nearly 0, series stand for them."""
 
@@ -241,12 +240,8 @@ class ContinuousBernoulli(Distribution):
         if name == "probs":
             self.probs = clamp_probs(value)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "probs" and "logits" in self.__dict__:
-            return clamp_probs(logits_to_probs(self.__dict__["logits"], is_binary=True))
-        if name == "logits" and "probs" in self.__dict__:
-            return probs_to_logits(self.__dict__["probs"], is_binary=True)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+    def _probs_of(self, logits: Any) -> Any:
+        return clamp_probs(super()._probs_of(logits))
 
     def _away(self) -> tuple[Any, Any, Any]:
         """Where probs is outside ``lims``; there probs itself; its squared distance from 1/2."""

@@ -10,11 +10,10 @@ from gpugrad.distributions import constraints as c
 from gpugrad.distributions.discrete import Categorical
 from gpugrad.distributions.distribution import (
     Distribution,
+    ProbsOrLogits,
     broadcast,
     clamp_probs,
-    logits_to_probs,
     one_of,
-    probs_to_logits,
     sum_last,
     uniform_open,
 )
@@ -139,7 +138,7 @@ class MixtureSameFamily(Distribution):
         return f"MixtureSameFamily({self.mixture_distribution}, {self.component_distribution})"
 
 
-class RelaxedBernoulli(Distribution):
+class RelaxedBernoulli(ProbsOrLogits):
     """Bernoulli smoothed by ``temperature`` so that samples have gradients: the sigmoid of logistic noise
     about the logits (Maddison et al., 2017)."""
 
@@ -155,13 +154,6 @@ class RelaxedBernoulli(Distribution):
         self.temperature = temperature
         self.__dict__[name] = value
         super().__init__(value.shape, validate_args=validate_args)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "probs" and "logits" in self.__dict__:
-            return logits_to_probs(self.__dict__["logits"], is_binary=True)
-        if name == "logits" and "probs" in self.__dict__:
-            return probs_to_logits(self.__dict__["probs"], is_binary=True)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name}")
 
     def rsample(self, sample_shape: Any = ()) -> Any:
         u = clamp_probs(uniform_open(self._extended_shape(sample_shape), self.logits))

@@ -9,16 +9,15 @@ import gpugrad as gg
 from gpugrad.distributions import constraints as c
 from gpugrad.distributions.distribution import (
     Distribution,
+    ProbsOrLogits,
     broadcast,
-    logits_to_probs,
     one_of,
-    probs_to_logits,
 )
 from gpugrad.distributions.gamma import Gamma
 from gpugrad.nn.functional import binary_cross_entropy_with_logits, one_hot, softplus
 
 
-class _Binary(Distribution):
+class _Binary(ProbsOrLogits):
     """Given by the probability ``probs`` of a success or its ``logits``; the other is derived."""
 
     arg_constraints = {"probs": c.unit_interval, "logits": c.real}
@@ -28,17 +27,6 @@ class _Binary(Distribution):
         value, *rest = broadcast(value, *others)
         self.__dict__[name] = value
         return tuple(rest)
-
-    @property
-    def _param(self) -> Any:
-        return self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "probs" and "logits" in self.__dict__:
-            return logits_to_probs(self.__dict__["logits"], is_binary=True)
-        if name == "logits" and "probs" in self.__dict__:
-            return probs_to_logits(self.__dict__["probs"], is_binary=True)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name}")
 
     @property
     def param_shape(self) -> Any:
@@ -243,11 +231,12 @@ class Poisson(Distribution):
         return gg.xlogy(value, self.rate) - self.rate - gg.lgamma(value + 1)
 
 
-class Categorical(Distribution):
+class Categorical(ProbsOrLogits):
     """The numbers 0 to k-1 with weights in the last dimension of ``probs``, or with ``logits``."""
 
     arg_constraints = {"probs": c.independent(c.nonnegative, 1), "logits": c.real_vector}
     has_enumerate_support = True
+    _binary = False
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
         name, value = one_of("Categorical", probs=probs, logits=logits)
@@ -261,17 +250,6 @@ class Categorical(Distribution):
             self.logits = value - value.logsumexp(dim=-1, keepdim=True)
         self._num_events = self._param.size(-1)
         super().__init__(self._param.shape[:-1], validate_args=validate_args)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "probs" and "logits" in self.__dict__:
-            return logits_to_probs(self.__dict__["logits"])
-        if name == "logits" and "probs" in self.__dict__:
-            return probs_to_logits(self.__dict__["probs"])
-        raise AttributeError(f"{type(self).__name__} has no attribute {name}")
-
-    @property
-    def _param(self) -> Any:
-        return self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
 
     @property
     def support(self) -> Any:

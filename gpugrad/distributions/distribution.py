@@ -248,3 +248,24 @@ def uniform_open(shape: Any, like: Any) -> Any:
     """Uniform numbers strictly between 0 and 1, of the dtype and on the device of ``like``."""
     u = gg.rand(tuple(shape), dtype=like.dtype, device=like.device)
     return u.clamp(min=gg.finfo(like.dtype).tiny)
+
+
+class ProbsOrLogits(Distribution):
+    """Given by ``probs`` or by ``logits``, whichever it is: the other is derived when it is asked for."""
+
+    #: one probability of two outcomes, or those of several in the last dimension
+    _binary = True
+
+    def _probs_of(self, logits: Any) -> Any:
+        return logits_to_probs(logits, is_binary=self._binary)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "probs" and "logits" in self.__dict__:
+            return self._probs_of(self.__dict__["logits"])
+        if name == "logits" and "probs" in self.__dict__:
+            return probs_to_logits(self.__dict__["probs"], is_binary=self._binary)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+
+    @property
+    def _param(self) -> Any:
+        return self.__dict__["probs" if "probs" in self.__dict__ else "logits"]
