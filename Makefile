@@ -34,11 +34,12 @@ export OCL_ICD_VENDORS := $(abspath $(VENV))/opencl-vendors
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help train test install install-dev lint format types wheel-check kernels-check opencl-intel clean
+.PHONY: help train test bench install install-dev lint format types wheel-check kernels-check opencl-intel clean
 
 help:
 	@sed -n 's/^#  *\(make .*\)/  \1/p' Makefile
 	@echo "  make lint, types, format          ruff and the layer contracts; mypy; ruff format"
+	@echo "  make bench                        microbenchmarks of single calls and kernels"
 	@echo "  make wheel-check                  build the wheel, install it elsewhere, train from it"
 	@echo "  make kernels-check                compile every kernel the suite uses for CUDA (no GPU needed)"
 	@echo "  make opencl-intel                 Intel's OpenCL driver, for processors the PoCL wheel does not know"
@@ -50,6 +51,9 @@ train: $(VENV)/.train
 test: $(VENV)/.test
 	@$(BIN)/python -m gpugrad devices --brief
 	OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --device $(if $(filter auto,$(DEVICE)),all,$(DEVICE)) $(ARGS)
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m pytest benchmarks/micro -o python_files="bench_*.py" -o python_functions="bench_*" --device $(if $(filter auto,$(DEVICE)),all,$(DEVICE)) $(ARGS)
 
 install: $(VENV)/.test
 
@@ -91,7 +95,8 @@ clean:
 $(VENV)/.train: EXTRAS := opencl,examples$(CUDA_EXTRA)
 $(VENV)/.test: EXTRAS := opencl,examples,test$(CUDA_EXTRA)
 $(VENV)/.dev: EXTRAS := dev
-$(VENV)/.train $(VENV)/.test $(VENV)/.dev: $(BIN)/python pyproject.toml
+$(VENV)/.bench: EXTRAS := opencl,test,bench$(CUDA_EXTRA)
+$(VENV)/.train $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(BIN)/python pyproject.toml
 	@echo "installing gpugrad[$(EXTRAS)] into $(VENV)"
 	@$(PIP) --editable ".[$(EXTRAS)]"
 	@touch $@

@@ -7,7 +7,8 @@ Each contestant has a process of its own and only one of them works at a time; i
 another order, so that a busy machine disturbs all alike. Before that all take the same steps, and what they computed
 is compared: a mismatch is printed and makes the exit status 1. Peers that are not installed or lack the device are
 left out with a line; ``NAME@DEVICE`` times a peer on another device than gpugrad's. The table of all workloads is
-written to benchmarks/results/ as JSON and Markdown; with ``--only`` or ``--tiny`` only if ``--out`` says where.
+written to benchmarks/results/ as JSON and Markdown, with why a row misses its goal (benchmarks/reasons.toml); with
+``--only`` or ``--tiny`` only if ``--out`` says where.
 
 The peers come with the extra ``bench``, PyTorch with ``parity``: ``pip install -e ".[bench,parity]"``.
 """
@@ -192,6 +193,9 @@ def main(arguments: list[str] | None = None) -> int:
             contestant.close()
     result |= {"rows": rows, "failures": failures, "mismatches": mismatches}
     report.show(rows, result["contestants"])
+    if not options.tiny:
+        for line in report.reasons_of(rows, options.device):
+            print(line)
     for line in [*(f"MISMATCH {m}" for m in mismatches), *(f"FAILED {f}" for f in failures)]:
         print(line)
     if options.out or not (options.only or options.tiny):

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.workloads import Workload
 
 OURS = ("gpugrad", "gpugrad.compile")
 NO_PEER = ("numpy",)  # arithmetic by hand, not something one would pick instead
+REASONS = Path(__file__).parent / "reasons.toml"
 
 
 def machine() -> dict[str, Any]:
@@ -75,6 +77,31 @@ def row(
     entry["eager_goal"] = workload.eager_goal if device == "cpu" else None
     entry["best_goal"] = workload.compiled_goal if best is not None and "@" not in best else None
     return entry
+
+
+def missed(entry: Mapping[str, Any]) -> list[str]:
+    """Which goals the row misses, in words."""
+    goals = (
+        ("eager", "eager PyTorch's time", "eager_to_torch", "eager_goal"),
+        ("the better of eager and compiled", "the best peer's time", "ours_to_best_peer", "best_goal"),
+    )
+    return [
+        f"{ours} takes {entry[value]:.2f} times {theirs}, the goal is {entry[goal]:.1f}"
+        for ours, theirs, value, goal in goals
+        if entry.get(value) is not None and entry.get(goal) is not None and entry[value] > entry[goal]
+    ]
+
+
+def reasons_of(rows: Sequence[Mapping[str, Any]], device: str, path: Path = REASONS) -> list[str]:
+    """A line for each row that misses a goal: by how much, and why, as ``path`` knows it for the workload and the
+    kind of ``device``."""
+    known = tomllib.loads(path.read_text())
+    lines = []
+    for entry in rows:
+        if what := missed(entry):
+            why = known.get(entry["workload"], {}).get(device.partition(":")[0], "not yet looked into.")
+            lines.append(f"{entry['workload']}: {'; '.join(what)}: {why}")
+    return lines
 
 
 def duration(seconds: float) -> str:
@@ -156,6 +183,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         for name, why in r["left_out"].items():
             reasons.setdefault((name, why), []).append(r["workload"])
     left_out = [f"- {n}: {why}" + (f" ({', '.join(w)})" if w else "") for (n, why), w in reasons.items()]
+    why = [] if result["tiny"] else reasons_of(result["rows"], result["device"])
     agreement = "Every contestant computed the same numbers from the same inputs."
     if result["mismatches"]:
         agreement = f"**Not all contestants computed the same numbers:** {'; '.join(result['mismatches'])}."
@@ -173,6 +201,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             "",
             *lines,
             "",
+            *(["Goals that are missed, and why:", "", *(f"- {line}" for line in why), ""] if why else []),
             *(["Left out:", "", *left_out, ""] if left_out else []),
         ]
     )

@@ -1,6 +1,10 @@
 """How the time of a step grows with its work, measured: elements, layers, batch, graph nodes, parameter tensors.
 
     python -m benchmarks.scaling --device cpu --out docs/scaling.md
+    python -m benchmarks.scaling --only layers,batch --keep benchmarks/results/scaling_cpu.json --out docs/scaling.md
+
+With ``--keep`` the figures are added to those that the file has, so that the axes can be measured one after another;
+the page is then written from all of them.
 
 Each axis is measured over a range of sizes; a line is fitted to the logarithms of its larger half, where fixed costs no
 longer show and the data are past the caches. Its slope is 1 where the time is proportional to the work, below where
@@ -10,6 +14,7 @@ something is still amortised; one above ``LIMIT`` is a cost that grows faster th
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -185,6 +190,17 @@ def measure(axis: Axis, device: str, repeats: int, sample: float, largest: int |
     return Measured(axis, sizes, [seconds_per_step(axis.make(gg, where, n), wait, repeats, sample) for n in sizes])
 
 
+def kept(path: Path, results: list[Measured], where: dict[str, Any]) -> list[Measured]:
+    """Adds ``results`` to those in ``path``; all of them, in the order of the axes. Figures of another processor,
+    device or number of threads (``where``) are dropped."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    axes = found["axes"] if found.get("where") == where else {}
+    for m in results:
+        axes[m.axis.name] = {"sizes": m.sizes, "seconds": m.seconds, "slope": m.slope}
+    path.write_text(json.dumps({"where": where, "axes": axes}, indent=1) + "\n")
+    return [Measured(a, tuple(axes[a.name]["sizes"]), axes[a.name]["seconds"]) for a in AXES if a.name in axes]
+
+
 def page(results: list[Measured], command: str, device: str, threads: int) -> str:
     from benchmarks import report
 
@@ -224,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--largest", type=int, help="leave out larger sizes")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page; without it the slopes are printed alone")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add the figures to this JSON file")
     options = parser.parse_args(arguments)
     threads = limit_threads(options.threads)
     names = options.only.split(",") if options.only else [axis.name for axis in AXES]
@@ -236,6 +253,11 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         results.append(measure(axis, options.device, options.repeats, options.sample, options.largest))
         print(f"{axis.name}: slope {results[-1].slope:.2f}", flush=True)
+    if options.keep:
+        from benchmarks import report
+
+        where = {k: report.machine()[k] for k in ("processor", "cores", "python")}
+        results = kept(options.keep, results, where | {"device": options.device, "threads": threads})
     if options.out:
         command = "python -m benchmarks.scaling " + " ".join(arguments or sys.argv[1:])
         options.out.write_text(page(results, command, options.device, threads))

@@ -60,9 +60,10 @@ _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
 _LAZY = set(
-    "nn func optim utils datasets io viz linalg special signal amp cpu cuda distributions profiler types".split()
+    "nn func optim utils datasets io viz linalg special signal amp cpu cuda distributions profiler types compiler".split()
 )
 _LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func", "profile": "profiler"}
+_LAZILY_FROM["compile"] = "compiler"
 _LAZILY_FROM |= dict.fromkeys(("GradScaler", "autocast"), "amp")
 _LAZILY_FROM |= dict.fromkeys(
     "get_autocast_dtype is_autocast_cache_enabled is_autocast_enabled set_autocast_cache_enabled set_autocast_dtype "

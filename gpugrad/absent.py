@@ -36,7 +36,7 @@ _REASONS = {
     "nn.functional.ScalingType nn.functional.SwizzleType",
     "the smallest integers have eight bits": "bit int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 "
     "uint6 uint7 bits1x8 bits2x4 bits4x2 bits8 bits16",
-    "programs are Python here, there is nothing to script; leave the call or decorator away": "jit compile compiler "
+    "programs are Python here, there is nothing to script; leave the call or decorator away": "jit "
     "cond fx library classes",
     "models are exported as safetensors (gpugrad.save) only": "onnx export package",
     "one process, one device at a time; there is no distributed training": "distributed futures",

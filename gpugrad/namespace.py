@@ -8,6 +8,7 @@ from typing import Any
 
 from gpugrad import arguments, dtypes, formats
 from gpugrad.autograd.modes import is_inference_mode_enabled as is_inference_mode_enabled
+from gpugrad.backends.switches import matmul as _products
 from gpugrad.devices import Device, backend_of, of_dlpack
 from gpugrad.ops import table
 from gpugrad.ops.table import wrap
@@ -175,19 +176,16 @@ def set_default_tensor_type(t: Any) -> None:
 
 def get_float32_matmul_precision() -> Any:
     """What :func:`set_float32_matmul_precision` was given, "highest" before."""
-    return _precision
+    return _products.float32_precision
 
 
 def set_float32_matmul_precision(precision: Any) -> None:
     """How exact products of float32 matrices have to be at least: "highest", "high" or "medium".
-    They are computed in float32 whichever it is."""
-    global _precision
+    "high" lets CUDA devices compute in TF32 and "medium" with operands rounded to bfloat16, both by cuBLAS; all other
+    devices compute in float32 whichever it is. Raises RuntimeError for another word."""
     if precision not in ("highest", "high", "medium"):
         raise RuntimeError(f"set_float32_matmul_precision: expected highest, high or medium, got {precision!r}")
-    _precision = precision
-
-
-_precision = "highest"
+    _products.float32_precision = precision
 
 
 # -- typed constructors -------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gpugrad import live
+
 
 class Generator:
     """A source of random streams. Thread-safe.
@@ -36,6 +38,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Restart from ``seed`` (any int, taken modulo 2**64). Returns self."""
+        _not_repeatable()
         with self._lock:
             self._seed = int(seed) % 2**64
             self._draws = 0
@@ -53,21 +56,34 @@ class Generator:
 
     def get_state(self) -> tuple[int, int]:
         """(seed, draws made since)."""
+        _not_repeatable()
         with self._lock:
             return self._seed, self._draws
 
     def set_state(self, state: tuple[int, int]) -> None:
         """Continue from what :meth:`get_state` returned."""
+        _not_repeatable()
         seed, draws = (int(v) for v in state)
         with self._lock:
             self._seed, self._draws = seed, draws
 
     def next_stream(self) -> tuple[int, int]:
         """(seed, stream) for one draw."""
+        if live.recorder is not None:
+            return live.recorder.live(self._advance)
+        return self._advance()
+
+    def _advance(self) -> tuple[int, int]:
         with self._lock:
             stream = self._draws
             self._draws += 1
             return self._seed, stream
+
+
+def _not_repeatable() -> None:
+    """A compiled step draws anew at each run, but repeats nothing else that is done with random states."""
+    if live.recorder is not None:
+        live.recorder.broken("reads or sets a state of random numbers")
 
 
 @contextmanager

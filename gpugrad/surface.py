@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from gpugrad import arguments, dtypes, ops
+from gpugrad.absent import REASONS
 from gpugrad.autograd import is_grad_enabled
 from gpugrad.ops import creation, elementwise, inplace
-from gpugrad.tensor import Tensor, is_operand
+from gpugrad.ops.mapping import is_operand
+from gpugrad.tensor import Tensor
 
 #: module of gpugrad/ops -> names that are both functions and methods
 BOTH = {
@@ -238,8 +240,24 @@ def _each(table: dict[str, str]) -> list[tuple[str, Any]]:
     return [(name, arguments.of_tensors(name, f) if name in OF_TENSORS else f) for name, f in found]
 
 
+class _Absent:
+    """Says of a name that PyTorch's tensors have why it is not here. One for each name: with a ``__getattr__``, which
+    would do for all of them, every look at an attribute of a tensor takes three times as long."""
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name = name
+        self.why = why
+
+    def __get__(self, tensor: Any, kind: type) -> Any:
+        text = f"{kind.__name__!r} object has no attribute {self.name!r}: {self.why}"
+        raise AttributeError(text, name=self.name, obj=tensor)
+
+
 def attach() -> None:
     """Give Tensor its methods and operators."""
+    for name, why in REASONS.items():
+        if "." not in name and not hasattr(Tensor, name):
+            setattr(Tensor, name, _Absent(name, why))
     for name, function in _each(BOTH) + _each(METHODS):
         setattr(Tensor, name, arguments.method(name, function))
         direct = getattr(function, "inplace", None)
@@ -267,14 +285,11 @@ def attach() -> None:
         setattr(Tensor, f"__{name}__", getattr(elementwise, name))
 
 
-_NUMBERS = frozenset((bool, int, float))
-
-
 def _operator(function: Any) -> tuple[Any, Any, Any]:
     def forward(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor) or type(other) in _NUMBERS or is_operand(other):
-            return function(self, other)
-        return NotImplemented
+        return function(self, other) if is_operand(other) else NotImplemented
+
+    forward = getattr(function, "operator", forward)
 
     def reflected(self: Tensor, other: Any) -> Any:
         return function(other, self) if is_operand(other) else NotImplemented

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpugrad import autograd, dtypes
+from gpugrad import autograd, dtypes, live
 from gpugrad.autograd.graph import Node, Variable, edge_of, storage_of
 from gpugrad.devices import Device, backend_of, parse
 from gpugrad.devices import device as resolve_device
@@ -104,16 +104,6 @@ class Tensor(TensorInfo):
     def __repr__(self) -> str:
         return format_tensor(self)
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Called for what is not found: PyTorch's attributes that are absent here say why."""
-            from gpugrad.absent import REASONS
-
-            why = f": {REASONS[name]}" if name in REASONS else ""
-            text = f"{type(self).__name__!r} object has no attribute {name!r}{why}"
-            raise AttributeError(text, name=name, obj=self)
-
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if not self._array.ndim else object.__format__(self, spec)
 
@@ -147,6 +137,8 @@ class Tensor(TensorInfo):
             raise RuntimeError("numpy: the tensor requires grad; call .detach().numpy()")
         if self._backend.name != "cpu":
             raise TypeError(f"numpy: the tensor is on {self.device}; call .cpu().numpy()")
+        if live.recorder is not None:
+            live.recorder.broken("looks at the memory of a tensor with NumPy")
         return self._array
 
     def to_numpy(self) -> np.ndarray:
@@ -664,11 +656,6 @@ class Tensor(TensorInfo):
 
     def __invert__(self) -> Tensor:
         return elementwise.bitwise_not(self)
-
-
-def is_operand(x: Any) -> bool:
-    """Whether operators take ``x``: a tensor or a number."""
-    return isinstance(x, (Tensor, bool, int, float, np.number, np.bool_))
 
 
 _FIELDS = tuple(name for name in Variable.__slots__ if not name.startswith("__"))

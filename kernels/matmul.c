@@ -40,27 +40,10 @@ KERNEL void CAT(NAME, _tile)(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL 
 
 #else
 
-// A vector in memory need only be aligned like its elements.
-typedef V Loose __attribute__((aligned(sizeof(T))));
-
 typedef struct {
     IDX items, pieces, k, n, vectors, b_offset, b_k, b_n;
     IDX batch, batch_shape[8], batch_stride[1][8];
 } Pack;
-
-// Rows become columns by interleaving the first half of the rows with the second, log2(VW) times over.
-HELPER V gg_low(V a, V b) {
-    V r;
-    r.even = a.lo;
-    r.odd = b.lo;
-    return r;
-}
-HELPER V gg_high(V a, V b) {
-    V r;
-    r.even = a.hi;
-    r.odd = b.hi;
-    return r;
-}
 
 KERNEL void CAT(NAME, _pack)(GLOBAL const S(X) *b, GLOBAL T *out, Pack par) {
     IDX item = GLOBAL_ID;
@@ -79,16 +62,7 @@ KERNEL void CAT(NAME, _pack)(GLOBAL const S(X) *b, GLOBAL T *out, Pack par) {
             V v[VW], w[VW];
 #pragma unroll
             for (i32 c = 0; c < VW; c++) v[c] = c < columns ? *(GLOBAL const Loose *)(source + c * par.b_n + shift) : 0;
-#pragma unroll
-            for (i32 round_ = 1; round_ < VW; round_ *= 2) {
-#pragma unroll
-                for (i32 i = 0; i < VW / 2; i++) {
-                    w[2 * i] = gg_low(v[i], v[i + VW / 2]);
-                    w[2 * i + 1] = gg_high(v[i], v[i + VW / 2]);
-                }
-#pragma unroll
-                for (i32 i = 0; i < VW; i++) v[i] = w[i];
-            }
+            TRANSPOSE(v, w)
 #pragma unroll
             for (i32 r = 0; r < VW; r++) *(GLOBAL Loose *)(target + (shift + r) * VW) = v[r];
         }
@@ -107,18 +81,7 @@ typedef struct {
     IDX batch, batch_shape[8], batch_stride[2][8];
 } Panel;
 
-// One row of the tile in registers: EACH(op) spells op for the vectors of the tile.
-#define DECLARE_4(i) V c##i##0 = 0, c##i##1 = 0, c##i##2 = 0, c##i##3 = 0;
-#define DECLARE_1(i) V c##i##0 = 0;
-#define STEP_4(i)                                                                                                     \
-    {                                                                                                                 \
-        T x = a##i[at];                                                                                               \
-        c##i##0 = c##i##0 + x * b0;                                                                                   \
-        c##i##1 = c##i##1 + x * b1;                                                                                   \
-        c##i##2 = c##i##2 + x * b2;                                                                                   \
-        c##i##3 = c##i##3 + x * b3;                                                                                   \
-    }
-#define STEP_1(i) c##i##0 = c##i##0 + a##i[at] * b0;
+// What a row of the tile in registers stores.
 #define STORE_4(i)                                                                                                    \
     {                                                                                                                 \
         GLOBAL T *to = out + target + r##i * par.n;                                                                   \
@@ -138,7 +101,6 @@ typedef struct {
             for (IDX q = 0; q < width; q++) to[q] = part[q];                                                          \
         }                                                                                                             \
     }
-#define SIX(op) op(0) op(1) op(2) op(3) op(4) op(5)
 // Rows beyond the last repeat it: the same values are stored once more.
 #define ROW(i)                                                                                                        \
     IDX r##i = row + i < par.m ? row + i : par.m - 1;                                                                 \

@@ -109,10 +109,16 @@ KERNEL void CAT(NAME, _column)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce pa
         IDX length = inner - i < end - r ? inner - i : end - r;
         IDX at[1] = {base[0] + i * down};
         LOCATE(at, 1, q, par.reduced - 1, par.reduced_shape, par.reduced_stride)
-        if (count == COLUMNS && step == 1)
-            for (IDX j = 0; j < length; j++)
-                for (i32 c = 0; c < COLUMNS; c++) total[c] = JOIN(total[c], READ(at[0] + j * down + c));
+#ifdef GG_CPU
+        if (step == 1)
+            for (IDX j = 0; j < length; j++) {
+                IDX c = 0, from = at[0] + j * down;
+                for (; c + VECTOR <= count; c += VECTOR)
+                    EACH total[c + gg_j] = JOIN(total[c + gg_j], READ(from + c + gg_j));
+                for (; c < count; c++) total[c] = JOIN(total[c], READ(from + c));
+            }
         else
+#endif
             for (IDX j = 0; j < length; j++)
                 for (i32 c = 0; c < count; c++) total[c] = JOIN(total[c], READ(at[0] + j * down + c * step));
         r += length;

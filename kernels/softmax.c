@@ -1,83 +1,177 @@
-// softmax and log_softmax along one axis, in one launch.
+// softmax, log_softmax and their gradients along one dimension of dense arrays, in one launch.
 //
-// Defines: NAME the symbol; X the dtype; T computes; LOGARITHM for log_softmax.
-// The other dimensions are `m` lanes. All passes of a lane start from its largest element, so nothing overflows.
+// Defines: NAME the symbol; X the dtype, X_BYTES its size; T computes; LOGARITHM for log_softmax.
+// Arrays are [outer, n, inner], along n. All passes start from the largest element, so nothing overflows.
 //
-// NAME_lane   one item per lane, LANES elements at a time where they are neighbours.
-// NAME_group  GROUP items per lane, for long lanes on GPUs.
+// NAME_row, NAME_row_backward        inner is 1: see rows.h.
+// NAME_column, NAME_column_backward  COLUMNS neighbouring positions of inner per item.
 typedef struct {
-    IDX m, n, x_step, out_step, x_offset;
-    IDX ndim, shape[8], stride[2][8];
+    IDX rows, n, whole, inner, pieces, x, y;  // rows: of work; x, y: where the inputs begin
 } Softmax;
 
-#define READ(i) CV(TD, LD(X, x, at[0] + (i) * par.x_step))
 #ifdef LOGARITHM
 #define FINISH(total) total = log(total);
 #define VALUE(v) ((v) - best - total)
+#define SHARE(g, y) (g)
+#define SLOPE(g, y) ((g) - EXP(y) * total)
 #else
-#define FINISH(total)
-#define VALUE(v) (exp((v) - best) / total)
+#define FINISH(total) total = (T)1 / total;
+#define VALUE(v) (EXP((v) - best) * total)
+#define SHARE(g, y) ((g) * (y))
+#define SLOPE(g, y) (((g) - total) * (y))
 #endif
 
-KERNEL void CAT(NAME, _lane)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax par) {
-    IDX item = GLOBAL_ID;
-    if (item >= par.m) return;
-    IDX at[2] = {par.x_offset, 0};
-    LOCATE(at, 2, item, par.ndim, par.shape, par.stride)
-    IDX whole = par.x_step == 1 && par.out_step == 1 ? par.n / LANES * LANES : 0;
-    T best = -GG_INF, total = 0, lane[LANES];
-    for (i32 l = 0; l < LANES; l++) lane[l] = -GG_INF;
-    for (IDX j = 0; j < whole; j += LANES)
-        for (i32 l = 0; l < LANES; l++) lane[l] = GG_MAX(lane[l], CV(TD, LD(X, x, at[0] + j + l)));
-    for (i32 l = 0; l < LANES; l++) best = GG_MAX(best, lane[l]);
-    for (IDX j = whole; j < par.n; j++) best = GG_MAX(best, READ(j));
-    for (i32 l = 0; l < LANES; l++) lane[l] = 0;
-    for (IDX j = 0; j < whole; j += LANES)
-        for (i32 l = 0; l < LANES; l++) lane[l] += exp(CV(TD, LD(X, x, at[0] + j + l)) - best);
-    for (i32 l = 0; l < LANES; l++) total += lane[l];
-    for (IDX j = whole; j < par.n; j++) total += exp(READ(j) - best);
+// On a CPU exponentials cost more than to write them and read them again, if that loses no digits.
+#if defined(GG_CPU) && !defined(LOGARITHM) && (X_BYTES == 4 || X_BYTES == 8)
+#define KEEPS
+#endif
+
+KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax par) {
+    TOGETHER_IN(partial)
+    IDX row = ROW;
+    if (row >= par.rows) return;
+    IDX in = par.x + row * par.n, to = row * par.n;
+    VECTOR_OF(v);
+    VECTOR_OF(top);
+    VECTOR_OF(sum);
+    EACH top[gg_j] = -GG_INF;
+    EACH sum[gg_j] = 0;
+    FOR_WHOLE {
+        FETCH(v, x, in + j)
+        EACH top[gg_j] = GG_MAX(top[gg_j], v[gg_j]);
+    }
+    FOR_REST top[0] = GG_MAX(top[0], ONE(x, in + j));
+    GATHER(best, partial, GG_MAX, top)
+#ifdef KEEPS
+    FOR_WHOLE {
+        FETCH(v, x, in + j)
+        EACH v[gg_j] = EXP(v[gg_j] - best);
+        EACH sum[gg_j] += v[gg_j];
+        STORE(out, to + j, v)
+    }
+    FOR_REST {
+        T value = EXP(ONE(x, in + j) - best);
+        sum[0] += value;
+        ST(X, out, to + j, value);
+    }
+    GATHER(total, partial, ADD, sum)
     FINISH(total)
-    for (IDX j = 0; j < whole; j += LANES)
-        for (i32 l = 0; l < LANES; l++) {
-            T value = CV(TD, LD(X, x, at[0] + j + l));
-            ST(X, out, at[1] + j + l, VALUE(value));
-        }
-    for (IDX j = whole; j < par.n; j++) {
-        T value = READ(j);
-        ST(X, out, at[1] + j * par.out_step, VALUE(value));
+    FOR_WHOLE {
+        FETCH(v, out, to + j)
+        EACH v[gg_j] *= total;
+        STORE(out, to + j, v)
+    }
+    FOR_REST ST(X, out, to + j, ONE(out, to + j) * total);
+#else
+    FOR_WHOLE {
+        FETCH(v, x, in + j)
+        EACH sum[gg_j] += EXP(v[gg_j] - best);
+    }
+    FOR_REST sum[0] += EXP(ONE(x, in + j) - best);
+    GATHER(total, partial, ADD, sum)
+    FINISH(total)
+    FOR_WHOLE {
+        FETCH(v, x, in + j)
+        EACH v[gg_j] = VALUE(v[gg_j]);
+        STORE(out, to + j, v)
+    }
+    FOR_REST ST(X, out, to + j, VALUE(ONE(x, in + j)));
+#endif
+}
+
+KERNEL void CAT(NAME, _row_backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *y, GLOBAL S(X) *out, Softmax par) {
+    TOGETHER_IN(partial)
+    IDX row = ROW;
+    if (row >= par.rows) return;
+    IDX in = par.x + row * par.n, at = par.y + row * par.n, to = row * par.n;
+    VECTOR_OF(v);
+    VECTOR_OF(w);
+    VECTOR_OF(sum);
+    EACH sum[gg_j] = 0;
+    FOR_WHOLE {
+        FETCH(v, g, in + j)
+        FETCH(w, y, at + j)
+        EACH sum[gg_j] += SHARE(v[gg_j], w[gg_j]);
+    }
+    FOR_REST sum[0] += SHARE(ONE(g, in + j), ONE(y, at + j));
+    GATHER(total, partial, ADD, sum)
+    FOR_WHOLE {
+        FETCH(v, g, in + j)
+        FETCH(w, y, at + j)
+        EACH v[gg_j] = SLOPE(v[gg_j], w[gg_j]);
+        STORE(out, to + j, v)
+    }
+    FOR_REST ST(X, out, to + j, SLOPE(ONE(g, in + j), ONE(y, at + j)));
+}
+
+// Of COLUMNS positions all are there but at the end of a row of inner.
+#ifdef GG_CPU
+#define EACH_COLUMN _Pragma("clang loop unroll(disable)") for (i32 c = 0; c < COLUMNS; c++)
+#else
+#define EACH_COLUMN for (i32 c = 0; c < COLUMNS; c++)
+#endif
+#define FOR_COLUMNS                                                                                                   \
+    if (count == COLUMNS) {                                                                                           \
+        EACH_COLUMN BODY                                                                                              \
+    } else {                                                                                                          \
+        for (i32 c = 0; c < count; c++) BODY                                                                          \
+    }
+
+#define PLACE                                                                                                         \
+    IDX item = GLOBAL_ID;                                                                                             \
+    if (item >= par.rows) return;                                                                                     \
+    IDX outer = item / par.pieces, first = (item - outer * par.pieces) * COLUMNS;                                     \
+    IDX count = par.inner - first < COLUMNS ? par.inner - first : COLUMNS;                                            \
+    IDX start = outer * par.n * par.inner + first, end = start + par.n * par.inner;
+
+KERNEL void CAT(NAME, _column)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax par) {
+    PLACE
+    x += par.x;
+    T tops[COLUMNS], sums[COLUMNS];
+    EACH_COLUMN tops[c] = -GG_INF;
+    EACH_COLUMN sums[c] = 0;
+    for (IDX at = start; at < end; at += par.inner) {
+#define BODY tops[c] = GG_MAX(tops[c], ONE(x, at + c));
+        FOR_COLUMNS
+#undef BODY
+    }
+    for (IDX at = start; at < end; at += par.inner) {
+#define BODY sums[c] += EXP(ONE(x, at + c) - tops[c]);
+        FOR_COLUMNS
+#undef BODY
+    }
+    EACH_COLUMN {
+        FINISH(sums[c])
+    }
+    for (IDX at = start; at < end; at += par.inner) {
+#define BODY                                                                                                          \
+    {                                                                                                                 \
+        T best = tops[c], total = sums[c];                                                                            \
+        ST(X, out, at + c, VALUE(ONE(x, at + c)));                                                                    \
+    }
+        FOR_COLUMNS
+#undef BODY
     }
 }
 
-#ifndef GG_CPU
-
-KERNEL void CAT(NAME, _group)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax par) {
-    LOCAL T partial[GROUP];
-    i32 lane = LOCAL_ID;
-    IDX item = GROUP_ID, at[2] = {par.x_offset, 0};
-    LOCATE(at, 2, item, par.ndim, par.shape, par.stride)
-    T best = -GG_INF, total = 0;
-    for (IDX j = lane; j < par.n; j += GROUP) best = GG_MAX(best, READ(j));
-    partial[lane] = best;
-    BARRIER;
-    for (i32 half_ = GROUP / 2; half_ > 0; half_ /= 2) {
-        if (lane < half_) partial[lane] = GG_MAX(partial[lane], partial[lane + half_]);
-        BARRIER;
+KERNEL void CAT(NAME, _column_backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *y, GLOBAL S(X) *out, Softmax par) {
+    PLACE
+    g += par.x;
+    y += par.y;
+    T sums[COLUMNS];
+    EACH_COLUMN sums[c] = 0;
+    for (IDX at = start; at < end; at += par.inner) {
+#define BODY sums[c] += SHARE(ONE(g, at + c), ONE(y, at + c));
+        FOR_COLUMNS
+#undef BODY
     }
-    best = partial[0];
-    BARRIER;
-    for (IDX j = lane; j < par.n; j += GROUP) total += exp(READ(j) - best);
-    partial[lane] = total;
-    BARRIER;
-    for (i32 half_ = GROUP / 2; half_ > 0; half_ /= 2) {
-        if (lane < half_) partial[lane] += partial[lane + half_];
-        BARRIER;
+    for (IDX at = start; at < end; at += par.inner) {
+#define BODY                                                                                                          \
+    {                                                                                                                 \
+        T total = sums[c];                                                                                            \
+        ST(X, out, at + c, SLOPE(ONE(g, at + c), ONE(y, at + c)));                                                    \
     }
-    total = partial[0];
-    FINISH(total)
-    for (IDX j = lane; j < par.n; j += GROUP) {
-        T value = READ(j);
-        ST(X, out, at[1] + j * par.out_step, VALUE(value));
+        FOR_COLUMNS
+#undef BODY
     }
 }
-
-#endif

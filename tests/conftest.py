@@ -60,6 +60,7 @@ def torch():
 
 
 def pytest_configure(config):
+    os.environ.setdefault("GPUGRAD_TUNE", "0")  # which kernel computes does not depend on how busy the machine is
     # The compile cache of PoCL belongs to this run's user, not to whoever ran before.
     os.environ.setdefault("POCL_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"gpugrad-pocl-cache-{os.getuid()}"))
     # Devices without factorizations of their own say so once; tests/test_linalg.py checks that they do.

@@ -75,6 +75,9 @@ class PretendBackend(Backend):
         assert 0 in shape or (start + low >= 0 and start + high <= array.buffer[1].nbytes), "a view out of bounds"
         return array.view(shape, strides, offset)
 
+    def extent(self, array):
+        return array.buffer[1], array.offset, array.buffer[1].nbytes
+
     def synchronize(self):
         return None
 

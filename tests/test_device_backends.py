@@ -734,7 +734,15 @@ def test_what_cublas_is_asked_for(rng):
     """The cuda backend's products with cuBLAS replaced by its definition: every transposition, batch and edge."""
     backend = cuda.CudaBackend.__new__(cuda.CudaBackend)
     one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
-    backend._blas = HostBlas, {"f32": (0, 68, one, zero)}
+    asked: list[int] = []
+
+    class Blas(HostBlas):
+        @staticmethod
+        def gemmStridedBatchedEx(*args):
+            asked.append(args[21])
+            HostBlas.gemmStridedBatchedEx(*args)
+
+    backend._blas = Blas, {"f32": (0, 68, one, zero), "f32 high": (0, 77, one, zero), "f32 medium": (0, 75, one, zero)}
     backend._use = lambda: None
     backend._cuda = SimpleNamespace(device=SimpleNamespace(get_cublas_handle=lambda: 0))
 
@@ -767,3 +775,14 @@ def test_what_cublas_is_asked_for(rng):
         shared = shared.view((2, 3, m, k), (0, 0, *shared.strides[2:]), 0)
         y = b[:, :, :k, :n]
         np.testing.assert_allclose(host(backend.matmul(shared, y)), host(shared) @ host(y), rtol=1e-4, atol=1e-4)
+    assert set(asked) == {68}
+    try:
+        for precision, compute in (("high", 77), ("medium", 75), ("highest", 68)):
+            gg.set_float32_matmul_precision(precision)
+            assert cuda.matmul.allow_tf32 == (precision != "highest")
+            backend.matmul(shared, y)
+            assert asked[-1] == compute
+        cuda.matmul.allow_tf32 = True
+        assert gg.get_float32_matmul_precision() == "high"
+    finally:
+        gg.set_float32_matmul_precision("highest")

@@ -47,7 +47,7 @@ def train(device, steps=2):
 def test_a_training_step(device):
     p, took = train(device)
     calls = {a.key: a.count for a in p.key_averages()}
-    for name in ("convolution", "relu", "matmul", "convolution (backward)", "relu (backward)", "matmul (backward)"):
+    for name in ("convolution", "relu", "linear", "convolution (backward)", "relu (backward)", "linear (backward)"):
         assert calls[name] >= 2, calls
     assert calls["convolution"] == 2  # what a call does inside, in whatever thread, is part of it
     assert any(name.endswith(" (SGD.step)") for name in calls)

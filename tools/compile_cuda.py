@@ -50,9 +50,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
 
-    found = list(
-        dict.fromkeys(kernel_source.gpu_twin(s) for path in options.record for s in kernel_source.read_record(path))
-    )
+    twins = (kernel_source.gpu_twin(s) for path in options.record for s in kernel_source.read_record(path))
+    found = list(dict.fromkeys(twin for twin in twins if twin is not None))
     if not found:
         print("compile_cuda: the record is empty", file=sys.stderr)
         return 1

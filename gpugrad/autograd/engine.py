@@ -41,49 +41,70 @@ def _walk(
     create_graph: bool,
     wanted: Sequence[Node | Variable] | None,
 ) -> dict[int, Any]:
-    pending: dict[int, Any] = {}  # minus the sequence number of a node -> its gradient so far
+    pending: dict[int, Any] = {}  # minus the sequence number of a node in the heap -> its gradient so far
     heap: list[tuple[int, Node]] = []
-    leaves: dict[int, tuple[Any, Any, bool]] = {}  # id -> leaf, gradient, whether it is ours
+    leaves: dict[int, tuple[Any, Any, Any]] = {}  # id -> leaf, gradient, whether it is ours (True, _SUM)
     captured: dict[int, Any] = {}
     capture_ids = {id(e) for e in wanted} if wanted is not None else None
     useful = _reaching([n for n, _ in roots], capture_ids) if capture_ids is not None else None
-    arriving: list[tuple[Any, Any, bool]] = [(edge, gradient, False) for edge, gradient in roots]
+    # A chain needs no heap: while one node alone is waiting, it waits in ``node``, with ``gradient``.
+    node: Any = None
+    gradient: Any = None
+    source: Any = None  # the node whose gradients arrive
+    arriving: Sequence[Any] = [g for _, g in roots]
+    edges: Sequence[Any] = [edge for edge, _ in roots]
 
     while True:
-        for edge, g, owned in arriving:
-            if isinstance(edge, Node):
+        incoming = gradient
+        for edge, g in zip(edges, arriving):  # noqa: B905  # strict costs as much as the loop
+            if edge is None or g is None:
+                continue
+            if edge._ends_here:
+                if capture_ids is None or id(edge) in capture_ids:
+                    # A view op gives its result a storage record; so does a saved value.
+                    own = source is not None and g is not incoming and g._storage is None and source.owns_result()
+                    held = leaves.get(id(edge))
+                    if held is None:
+                        leaves[id(edge)] = (edge, g, own)
+                    else:
+                        leaves[id(edge)] = (edge, _added(held[1], g, held[2] is _SUM, create_graph), _SUM)
+            elif node is None and not heap:
+                node, gradient = edge, g
+            elif edge is node:
+                gradient = gradient + g
+            else:
+                if node is not None:
+                    pending[-node.sequence] = gradient
+                    heappush(heap, (-node.sequence, node))
+                    node = None
                 number = -edge.sequence
                 if number in pending:
                     pending[number] = pending[number] + g
                 else:
                     pending[number] = g
                     heappush(heap, (number, edge))
-            elif capture_ids is None or id(edge) in capture_ids:
-                held = leaves.get(id(edge))
-                leaves[id(edge)] = (edge, g, owned) if held is None else (edge, held[1] + g, True)
-        if not heap:
+        if node is not None:
+            source, node = node, None
+        elif heap:
+            number, source = heappop(heap)
+            gradient = pending.pop(number)
+        else:
             break
-        number, node = heappop(heap)
-        gradient = pending.pop(number)
-        arriving = []
-        if node.hooks:
-            gradient = _run_hooks(node.hooks, gradient)
+        if source.hooks:
+            gradient = _run_hooks(source.hooks, gradient)
         if capture_ids is not None:
-            if id(node) in capture_ids:
-                captured[id(node)] = gradient
+            if id(source) in capture_ids:
+                captured[id(source)] = gradient
             assert useful is not None
-            if node.sequence not in useful:
+            if source.sequence not in useful:
+                edges = ()
                 continue
-        gradients = node.apply(gradient, create_graph)
+        edges = source.edges
+        arriving = source.apply(gradient, create_graph)
         if anomaly.checking:
-            check(node, gradients)
+            check(source, arriving)
         if not retain_graph:
-            node.release()
-        fresh = node.owns_result()
-        for edge, g in zip(node.edges, gradients, strict=True):
-            if edge is not None and g is not None:
-                # A view op gives its result a storage record; so does a saved value.
-                arriving.append((edge, g, fresh and g is not gradient and getattr(g, "_storage", 0) is None))
+            source.release()
 
     for leaf, gradient, owned in leaves.values():
         if leaf._hooks:
@@ -93,6 +114,17 @@ def _walk(
         else:
             _accumulate(leaf, gradient, owned, create_graph)
     return captured
+
+
+_SUM = "sum"  # made here: nobody but the walk has seen it
+
+
+def _added(held: Any, gradient: Any, is_sum: bool, create_graph: bool) -> Any:
+    """The sum of two gradients of a leaf, in the memory of the first one if that is a sum already."""
+    if not is_sum or create_graph or held._array.shape != gradient._array.shape:
+        return held + gradient
+    held.accumulate_(gradient)
+    return held
 
 
 def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> None:
@@ -105,8 +137,10 @@ def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> No
         leaf._grad = leaf._grad + gradient
     else:
         leaf._grad.accumulate_(gradient)
-    for hook in list((leaf.__dict__.get("_post_hooks") or {}).values()):
-        hook(leaf)
+    attributes = leaf.__dict__
+    if attributes and "_post_hooks" in attributes:
+        for hook in list(attributes["_post_hooks"].values()):
+            hook(leaf)
 
 
 def _run_hooks(hooks: dict[int, Callable[..., Any]], gradient: Any) -> Any:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
-_sequence: Iterator[int] = count(1)
+#: the numbers of nodes, in the order of their creation
+sequence: Iterator[int] = count(1)
 
 #: what is called with every new node: empty, or the one function of ``autograd/anomaly.py``
 on_new_node: list[Callable[[Node], None]] = []
@@ -65,6 +66,8 @@ class Variable:
     _generation: int
     _hooks: dict[int, Callable[..., Any]] | None
 
+    _ends_here = True  # as an edge: the walk asks this of every edge, and isinstance costs three times as much
+
     def __new__(cls, data: Any, requires_grad: bool = False) -> Any:
         if not isinstance(data, Variable):
             raise TypeError(
@@ -84,9 +87,11 @@ class Node:
     edges: tuple[Node | Variable | None, ...]
     hooks: dict[int, Callable[..., Any]] | None
 
+    _ends_here = False
+
     def __init__(self, edges: tuple[Node | Variable | None, ...]) -> None:
         self.edges = edges
-        self.sequence = next(_sequence)
+        self.sequence = next(sequence)
         self.hooks = None
         if on_new_node:
             on_new_node[0](self)

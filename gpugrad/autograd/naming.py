@@ -10,6 +10,7 @@ _OTHER = {
     "reshape": "View",
     "cast": "ToCopy",
     "matmul": "Mm",
+    "linear": "Addmm",
     "square": "Pow",
     "cube": "Pow",
     "clamp_min": "Clamp",

@@ -125,6 +125,8 @@ class Backend(ABC):
 
     name: str
     index: int
+    #: how ``gpugrad.compile`` runs programs here: "" step by step, or a name in ``gpugrad/compiler``
+    lowering = ""
 
     # -- identity ------------------------------------------------------------
     @abstractmethod
@@ -175,6 +177,12 @@ class Backend(ABC):
     def address(self, array: Array) -> int:
         """Where the first element is: equal for arrays that begin at one place in memory."""
         raise NotImplementedError(f"device {self.name} does not tell addresses")
+
+    def extent(self, array: Array) -> tuple[Any, int, int]:
+        """(owner, offset, size) of the memory behind ``array``, in bytes: ``owner`` is one object for all arrays that
+        share it, ``offset`` where the first element is in it. ``gpugrad.compile`` tells by it which calls use the same
+        memory."""
+        raise NotImplementedError(f"device {self.name} does not say which arrays share memory (Backend.extent)")
 
     def release_cached(self) -> None:
         """Give memory that a pool keeps for later back to the system."""

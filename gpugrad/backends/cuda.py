@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from itertools import product
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from gpugrad.backends.base import DeviceInfo, StridedArray, Timeline
+from gpugrad.backends.cached_files import cache_folder, store
 from gpugrad.backends.kernel_core import coalesce, elements
 from gpugrad.backends.kernel_source import SHORT
 from gpugrad.backends.kernels import KernelBackend
-from gpugrad.backends.switches import matmul  # noqa: F401  torch.backends.cuda.matmul
+from gpugrad.backends.switches import matmul  # torch.backends.cuda.matmul
 from gpugrad.errors import DeviceError, OutOfMemoryError
 
 logger = logging.getLogger("gpugrad")
@@ -129,6 +127,8 @@ class CudaBackend(KernelBackend):
             "f16": (runtime.CUDA_R_16F, *single),
             "bf16": (runtime.CUDA_R_16BF, *single),
             "f32": (runtime.CUDA_R_32F, *single),
+            "f32 high": (runtime.CUDA_R_32F, blas.CUBLAS_COMPUTE_32F_FAST_TF32, one, zero),
+            "f32 medium": (runtime.CUDA_R_32F, blas.CUBLAS_COMPUTE_32F_FAST_16BF, one, zero),
             "f64": (runtime.CUDA_R_64F, blas.CUBLAS_COMPUTE_64F, one64, zero64),
         }
 
@@ -152,6 +152,9 @@ class CudaBackend(KernelBackend):
             self._pool_bytes = total
             self._peak = max(self._peak, self._pool.used_bytes())
         return memory
+
+    def _size_of(self, buffer: Any) -> int:
+        return int(buffer.mem.size)
 
     def _allocate_again(self, nbytes: int) -> Any:
         """After giving back what the pool holds unused."""
@@ -224,12 +227,12 @@ class CudaBackend(KernelBackend):
         options = (f"-arch={target}", "-std=c++17", f"-fmad={'true' if fuse else 'false'}", "-ftz=false",
                    "-prec-div=true", "-prec-sqrt=true")  # fmt: skip
         key = repr((source, options, nvrtc.getVersion())).encode()
-        path = _cache_folder() / f"{hashlib.sha256(key).hexdigest()}.cubin"
+        path = cache_folder() / "cuda" / f"{hashlib.sha256(key).hexdigest()}.cubin"
         if path.is_file():
             code = path.read_bytes()
         else:
             code = self._nvrtc(nvrtc, source, options, native)
-            _store(path, code)
+            store(path, code)
         self._use()
         module = self._cuda.function.Module()
         module.load(code)
@@ -277,7 +280,10 @@ class CudaBackend(KernelBackend):
         size = a.itemsize
         shape, (a_steps, b_steps) = coalesce(batch, elements(a.strides[:-2], size), elements(b.strides[:-2], size))
         blas, types = self._blas
-        dtype, compute, one, zero = types[SHORT[a.dtype]]
+        name = SHORT[a.dtype]
+        if name == "f32" and matmul.float32_precision != "highest":
+            name = f"f32 {matmul.float32_precision}"
+        dtype, compute, one, zero = types[name]
         self._use()
         handle = self._cuda.device.get_cublas_handle()
         a_pointer, b_pointer, target = a.buffer.ptr + a.offset, b.buffer.ptr + b.offset, result.buffer.ptr
@@ -448,22 +454,3 @@ def _blas_layout(rows: int, columns: int, array: StridedArray) -> tuple[int, int
     if (row == 1 or rows == 1) and (column >= rows or columns == 1):
         return 1, max(column if columns > 1 else rows, 1)
     return None
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("GPUGRAD_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gpugrad"
-    )
-    return Path(base) / "cuda"
-
-
-def _store(path: Path, code: bytes) -> None:
-    """Keep compiled code for the next process; a cache that cannot be written costs only time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(code)
-        os.replace(temporary, path)
-    except OSError as error:
-        logger.info("gpugrad: cannot keep compiled kernels in %s: %s", path.parent, error)

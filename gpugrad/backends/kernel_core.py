@@ -208,6 +208,13 @@ class KernelCore(Backend):
     ) -> StridedArray:
         return array.view(shape, strides, offset)
 
+    def extent(self, array: StridedArray) -> tuple[Any, int, int]:
+        return array.buffer, array.offset, self._size_of(array.buffer)
+
+    def _size_of(self, buffer: Any) -> int:
+        """Bytes of a buffer."""
+        return int(buffer.size)
+
     def synchronize(self) -> None:
         self._finish()
         self._raise_flagged()

@@ -1,4 +1,4 @@
-"""The kernel backends' scans, order, indexing, random numbers and windows. See ``kernels.py``."""
+"""The kernel backends' scans, order, indexing and random numbers. See ``kernels.py``."""
 
 from __future__ import annotations
 
@@ -70,49 +70,6 @@ class OrderedOps(KernelCore):
         self._launch(self.kernel("scan", defines, names[1], names), groups,
                      array.buffer, carry.buffer, result.buffer, params)  # fmt: skip
         return result
-
-    # -- fused ----------------------------------------------------------------------
-    def fused_softmax(self, x: StridedArray, axis: int) -> StridedArray:
-        """exp(x) / sum(exp(x)) along ``axis``."""
-        return self._softmax("softmax", x, axis)
-
-    def fused_log_softmax(self, x: StridedArray, axis: int) -> StridedArray:
-        """x - log(sum(exp(x))) along ``axis``."""
-        return self._softmax("log_softmax", x, axis)
-
-    def _softmax(self, op: str, x: StridedArray, axis: int) -> StridedArray:
-        key = (op, x.dtype.num, x.shape, x.strides, x.offset, axis)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._remember(key, self._softmax_plan(op, x, axis))
-        result = self._result(plan)
-        if plan.groups:
-            self._launch(plan.kernel, plan.groups, x.buffer, result.buffer, plan.params)
-        return result
-
-    def _softmax_plan(self, op: str, x: StridedArray, axis: int) -> Plan:
-        n, short = x.shape[axis], SHORT[x.dtype]
-        x_steps = elements(x.strides, x.itemsize)
-        out_strides = layout.contiguous_strides(x.shape, x.itemsize)
-        out_steps = elements(out_strides, x.itemsize)
-        shape, steps = self._lanes(op, x, axis, x_steps, out_steps)
-        m = prod(shape) if x.size else 0
-        index, code = self._index_type([(x.shape, x.strides, x.offset, x.itemsize),
-                                        (x.shape, out_strides, 0, x.itemsize)])  # fmt: skip
-        values = [m, n, x_steps[axis], out_steps[axis], x.offset // x.itemsize,
-                  len(shape), *pad(shape, 1), *pad(steps[0]), *pad(steps[1])]  # fmt: skip
-        together = not self.cpu_shapes and n > 64
-        groups = m if together else self._groups(m)
-        plan = Plan(None, groups, struct.pack(f"={len(values)}{code}", *values)).result(x.shape, x.dtype)
-        if m:
-            name = symbol(op, short)
-            names = [f"{name}_lane"] if self.cpu_shapes else [f"{name}_lane", f"{name}_group"]
-            defines = {"NAME": name, "X": short, "IDX": index, **type_defines(short)}
-            if op == "log_softmax":
-                defines["LOGARITHM"] = "1"
-            local = self.shape["GROUP"] if together else None
-            plan.kernel = self.kernel("softmax", defines, names[together], names, local)
-        return plan
 
     # -- order ----------------------------------------------------------------------
     def arg_reduce(self, kind: str, array: StridedArray, axis: int) -> StridedArray:
@@ -334,97 +291,6 @@ class OrderedOps(KernelCore):
         self._launch(kernel, self._groups(-(-n // per_item)), result.buffer, struct.pack("=Q", seed & mask),
                      struct.pack("=Q", stream & mask), struct.pack("=" + code, n))  # fmt: skip
         return result
-
-    # -- windows ----------------------------------------------------------------------
-    def fold(
-        self, windows: StridedArray, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-    ) -> StridedArray:
-        s = len(size)
-        n, c = windows.shape[:2]
-        result = self.empty((n, c, *size), windows.dtype)
-        counts, kernel = windows.shape[2 : 2 + s], windows.shape[2 + s :]
-        if windows.size == 0:
-            self.fill(result, 0)
-            return result
-        pieces = -(-size[-1] // self.shape["PIECE"])
-        items = result.size // size[-1] * pieces if result.size else 0
-        steps = elements(windows.strides, windows.itemsize)
-        self._window("fold", windows, items, pieces, c, size, counts, kernel, stride, dilation, steps,
-                     (windows.buffer, result.buffer))  # fmt: skip
-        return result
-
-    def max_pool(
-        self, array: StridedArray, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-    ) -> tuple[StridedArray, StridedArray]:
-        n, c, *size = array.shape
-        counts = layout.window_counts(size, kernel, stride, dilation)
-        values, index = self.empty((n, c, *counts), array.dtype), self.empty((n, c, *counts), _INT64)
-        steps = [*elements(array.strides, array.itemsize), *([0] * len(size))]
-        pieces = -(-counts[-1] // self.shape["PIECE"])
-        items = values.size // counts[-1] * pieces if values.size else 0
-        self._window("max_pool", array, items, pieces, c, size, counts, kernel, stride, dilation, steps,
-                     (array.buffer, values.buffer, index.buffer))  # fmt: skip
-        return values, index
-
-    def max_pool_grad(
-        self,
-        gradient: StridedArray,
-        index: StridedArray,
-        size: Sequence[int],
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        dilation: Sequence[int],
-    ) -> StridedArray:
-        gradient, index = self._dense(gradient), self._dense(index)
-        if index.offset:
-            index = self.copy(index)
-        n, c, *counts = gradient.shape
-        result = self.empty((n, c, *size), gradient.dtype)
-        steps = [0] * (2 + 2 * len(size))
-        pieces = -(-size[-1] // self.shape["PIECE"])
-        items = result.size // size[-1] * pieces if result.size else 0
-        self._window("max_pool_grad", gradient, items, pieces, c, size, counts, kernel, stride, dilation, steps,
-                     (gradient.buffer, index.buffer, result.buffer))  # fmt: skip
-        return result
-
-    def _window(
-        self,
-        op: str,
-        array: StridedArray,
-        items: int,
-        pieces: int,
-        channels: int,
-        size: Sequence[int],
-        counts: Sequence[int],
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        steps: Sequence[int],
-        buffers: tuple[Any, ...],
-    ) -> None:
-        """Launch one of the window kernels; ``steps`` are those of [n, c, *spatial, *kernel]."""
-        if not items:
-            return
-        s = len(size)
-        if s > 3:
-            raise RuntimeError(f"{op}: {s} spatial dimensions; at most 3 are possible on this device")
-
-        def three(values: Sequence[int], fill: int) -> list[int]:
-            return [*([fill] * (3 - s)), *values]
-
-        _, reach = layout.byte_range(array.shape, array.strides, array.itemsize)
-        limit = (array.offset + reach) // array.itemsize
-        index, code = self._index_type([(array.shape, array.strides, array.offset, array.itemsize),
-                                        ((items, *size), (pieces, *([1] * s)), 0, 1)])  # fmt: skip
-        values = [items, pieces, channels, *three(size, 1), *three(counts, 1), *three(kernel, 1), *three(stride, 1),
-                  *three(dilation, 1), array.offset // array.itemsize, steps[0], steps[1],
-                  *three(steps[2 : 2 + s], 0), *three(steps[2 + s :], 0), limit]  # fmt: skip
-        short = SHORT[array.dtype]
-        name = symbol("window", short)
-        defines = {"NAME": name, "X": short, "IDX": index, **type_defines(short)}
-        names = [f"{name}_fold", f"{name}_max_pool", f"{name}_max_pool_grad"]
-        self._launch(self.kernel("window", defines, f"{name}_{op}", names), self._groups(items), *buffers,
-                     struct.pack(f"={len(values)}{code}", *values))  # fmt: skip
 
 
 def _literal(value: float, double: bool) -> str:

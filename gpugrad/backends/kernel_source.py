@@ -68,7 +68,7 @@ def symbol(*parts: str) -> str:
     return "gg_" + re.sub(r"\W", "_", "_".join(parts))
 
 
-CPU_SHAPE = {"GG_CPU": 1, "LOCAL_SIZE": 64, "RUN": 16, "PIECE": 256, "VECTOR": 16, "LANES": 16, "COLUMNS": 64,
+CPU_SHAPE = {"GG_CPU": 1, "LOCAL_SIZE": 64, "RUN": 16, "PIECE": 256, "VECTOR": 16, "LANES": 16, "COLUMNS": 256,
              "GROUP": 1, "TILE": 16, "MERGE": 256}  # fmt: skip
 GPU_SHAPE = {"LOCAL_SIZE": 256, "RUN": 1, "PIECE": 1, "VECTOR": 1, "LANES": 1, "COLUMNS": 1, "GROUP": 256,
              "TILE": 16, "MERGE": 16}  # fmt: skip
@@ -115,11 +115,28 @@ def text(name: str) -> str:
 
 
 def assemble(specialization: Specialization, dialect: str, common: Iterable[tuple[str, str]] = ()) -> str:
-    """The whole source for ``dialect`` ("opencl" or "cuda"), with the definitions ``common`` to a device."""
+    """The whole source for ``dialect`` ("opencl" or "cuda"), with the definitions ``common`` to a device. The family
+    ``"generated"`` has its kernels in the definition TEXT, not in a file."""
+    if specialization.family == "generated":
+        return _generated(specialization, dialect, common)
     defines = "".join(f"#define {name} {value}\n" for name, value in (*common, *specialization.defines))
     special = ("coefficients.h", "special.h") if "sf_" in dict(specialization.defines).get("EXPR", "") else ()
-    files = (f"dialect/{dialect}.h", "types.h", "math.h", *special, f"{specialization.family}.c")
+    panel = ("panel.h",) if specialization.family in ("matmul", "convolve") else ()
+    rows = ("rows.h",) if specialization.family in ("softmax", "norm", "cross_entropy") else ()
+    if rows or (specialization.family == "map" and "T_f32" in dict(specialization.defines)):
+        rows = ("vector_math.h", *rows)
+    files = (f"dialect/{dialect}.h", "types.h", "math.h", *special, *panel, *rows, f"{specialization.family}.c")
     return defines + "".join(text(name) for name in files)
+
+
+def _generated(specialization: Specialization, dialect: str, common: Iterable[tuple[str, str]]) -> str:
+    """A text of ``gpugrad/compiler`` under what its kernels stand on."""
+    given = dict(specialization.defines)
+    kernels = given.pop("TEXT")
+    defines = "".join(f"#define {name} {value}\n" for name, value in (*common, *given.items()))
+    files = (f"dialect/{dialect}.h", "types.h", "vector_math.h", "generated.h")
+    # Sections of the text say anew which type they compute in.
+    return defines + "".join(text(name) for name in files) + "#undef T_f64\n" + kernels
 
 
 def record(specialization: Specialization, path: str) -> None:
@@ -143,12 +160,19 @@ def read_record(path: str) -> list[Specialization]:
     return list(found)
 
 
-def gpu_twin(specialization: Specialization) -> Specialization:
-    """What a GPU compiles where a CPU-type device compiled ``specialization``: the same without vector types."""
+def gpu_twin(specialization: Specialization) -> Specialization | None:
+    """What a GPU compiles where a CPU-type device compiled ``specialization``: the same without vector types. None
+    where there is no such thing."""
+    if specialization.family == "convolve":
+        return None
+    if specialization.family == "generated":
+        return None if "GG_SERIAL" in dict(specialization.defines) else specialization
     if specialization.family == "map":
         defines = tuple((k, v) for k, v in specialization.defines if k not in ("FUNCTION", "V"))
         return Specialization("map", defines, specialization.kernels)
-    if specialization.family != "matmul" or "VW" not in dict(specialization.defines):
+    if specialization.family not in ("matmul", "matvec", "direct") or "VW" not in dict(specialization.defines):
         return specialization
     defines = tuple((k, v) for k, v in specialization.defines if k not in ("VW", "V", "PACK_ROWS"))
+    if specialization.family != "matmul":
+        return Specialization(specialization.family, defines, specialization.kernels)
     return Specialization("matmul", defines, (dict(defines)["NAME"] + "_tile",))

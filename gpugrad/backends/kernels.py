@@ -1,8 +1,8 @@
-"""What CUDA and OpenCL share, assembled: elementwise operations, reductions and products as kernels.
+"""What CUDA and OpenCL share, assembled: elementwise operations and reductions as kernels.
 
-``kernel_source.py`` (texts), ``kernel_core.py`` (memory, cache, plans) and ``kernel_order.py`` (scans, order,
-indexing, random numbers, windows) are the other parts. ``opencl.py`` and ``cuda.py`` subclass
-:class:`KernelBackend` and add what the two APIs do differently.
+``kernel_source.py`` (texts), ``kernel_core.py`` (memory, cache, plans), ``kernel_order.py`` (scans, order, indexing,
+random numbers), ``kernel_product.py``, ``kernel_windows.py`` and ``kernel_convolve.py`` are the other parts.
+``opencl.py`` and ``cuda.py`` subclass :class:`KernelBackend` and add what the two APIs do differently.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import kernel_source
 from gpugrad.backends.base import Array, Elementwise, Scalar, StridedArray
+from gpugrad.backends.kernel_convolve import ConvolveOps
+from gpugrad.backends.kernel_copies import transpose_plan
 from gpugrad.backends.kernel_core import (
     MAX_DIMS,
     Plan,
@@ -30,19 +32,19 @@ from gpugrad.backends.kernel_core import (
     reduction,
     scalar_packer,
 )
-from gpugrad.backends.kernel_order import OrderedOps
-from gpugrad.backends.kernel_product import product_plan
+from gpugrad.backends.kernel_product import ProductOps
+from gpugrad.backends.kernel_rows import RowOps
 from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
+from gpugrad.backends.kernel_updates import UpdateOps
 
 _BOOL = np.dtype(bool)
 _LETTERS = "abcdefgh"
 _CALL = re.compile(r"(\w+)\(a\)")
-_VECTOR_MATH = frozenset(
-    "exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc".split()
-)
+_VECTOR_MATH = frozenset("exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erfc".split())
+_ONLY_F64 = frozenset("expm1 log log1p erf".split())  # kernels/vector_math.h has them for f32
 
 
-class KernelBackend(OrderedOps):
+class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
     """The contract's methods, as kernels."""
 
     # -- elementwise ------------------------------------------------------------------
@@ -177,7 +179,9 @@ class KernelBackend(OrderedOps):
         if row is _MOVE:
             defines["COPY"] = 1
         function = _CALL.fullmatch(expression)
-        if self.cpu_shapes and count == 1 and short in ("f32", "f64") and function and function[1] in _VECTOR_MATH:
+        if self.cpu_shapes and count == 1 and short in ("f32", "f64") and function and (
+            function[1] in _VECTOR_MATH or (short == "f64" and function[1] in _ONLY_F64)
+        ):
             width = self.shape["VECTOR"]
             defines |= {"FUNCTION": function[1], "V": f"{'float' if short == 'f32' else 'double'}{width}"}
         if row.c_check is not None:
@@ -218,6 +222,11 @@ class KernelBackend(OrderedOps):
         elif SHORT[dtype] in ("f16", "bf16") and array.dtype == np.float64:
             compute = np.dtype(np.float64)  # round once
         row = _MOVE if array.dtype == stored else _COPY
+        if row is _MOVE:
+            offsets = array.offset, 0 if out is None else out.offset
+            tiles = transpose_plan(self, shape, (source, target), offsets, stored)
+            if tiles is not None:
+                return tiles.result(shape, dtype, tuple(target))
         plan = self._plan_elementwise(row, [array], [array], compute, stored, shape, [source, target], out)
         plan.dtype = dtype
         return plan
@@ -301,7 +310,7 @@ class KernelBackend(OrderedOps):
         m, n = prod(kept_shape), prod(inner_shape)
         by_column = m > 1 and abs(inner_steps[-1]) > abs(kept_steps[-1])
         if by_column:
-            chunk, variant, splits = 512, "column", -(-n // 512)
+            chunk, variant, splits = 256, "column", -(-n // 256)
         elif n <= 32 and m >= 64:
             chunk, variant, splits = n, "short", 1
         else:
@@ -332,45 +341,6 @@ class KernelBackend(OrderedOps):
         if splits == 1:
             return plan, None
         return plan, ((splits, m), (0,)) if by_column else ((m, splits), (1,))
-
-    # -- linear algebra ------------------------------------------------------------------
-    def matmul(self, a: StridedArray, b: StridedArray) -> StridedArray:
-        key = ("matmul", a.dtype.num, a.shape, a.strides, a.offset, b.shape, b.strides, b.offset)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._remember(key, product_plan(self, a, b))
-        if not plan.groups:
-            result = self._result(plan)
-            if result.size:
-                self.fill(result, 0)
-            return result
-        if plan.widen is not None:
-            return self.copy(self.matmul(self.copy(a, plan.widen), self.copy(b, plan.widen)), a.dtype)
-        right = b.buffer
-        if plan.rearrange is not None:
-            right = self._allocate(plan.rearrange.nbytes)
-            self._launch(plan.rearrange.kernel, plan.rearrange.groups, b.buffer, right, plan.rearrange.params)
-        result = self._result(plan)
-        self._launch(plan.kernel, plan.groups, a.buffer, right, result.buffer, plan.params)
-        return result
-
-    def convolve_weight_grad(
-        self,
-        gradient: StridedArray,
-        x: StridedArray,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        groups: int,
-    ) -> StridedArray:
-        """As in the base class, but transposed: the columns are many times larger than the gradient, so it is
-        the gradient that should be the operand which a product rearranges."""
-        n, o = gradient.shape[:2]
-        columns, _ = self._columns(x, kernel, stride, dilation, groups)
-        g = self._view(gradient, (n, groups, o // groups, -1))
-        partial = self.matmul(columns, g.transpose((0, 1, 3, 2)))
-        total = self.reduce("sum", partial, (0,), partial.dtype)
-        return self._view(total.transpose((0, 2, 1)), (o, x.shape[1] // groups, *kernel))
 
 
 _COPY = Elementwise("copy", lambda a: a, "a", 1)

@@ -1,5 +1,5 @@
-"""Switches of ``torch.backends`` that programs set by habit. They are kept and change nothing: there are only
-deterministic algorithms here, and float32 products are computed in float32."""
+"""Switches of ``torch.backends`` that programs set by habit. They are kept and change nothing, as there are only
+deterministic algorithms here, but for the precision of float32 products on CUDA devices."""
 
 from __future__ import annotations
 
@@ -53,9 +53,22 @@ cudnn = Switches(
 )
 mps = Switches("backends.mps")
 mkldnn = Switches("backends.mkldnn", enabled=False)
-matmul = Switches(
+class ProductSwitches(Switches):
+    """``float32_precision`` is how float32 products may be computed: "highest" in float32, "high" in TF32, "medium"
+    with operands in bfloat16. ``allow_tf32`` is the same as a flag."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "allow_tf32":
+            self.__dict__["float32_precision"] = "high" if value else "highest"
+        elif name == "float32_precision":
+            self.__dict__["allow_tf32"] = value != "highest"
+
+
+matmul = ProductSwitches(
     "backends.cuda.matmul",
     allow_tf32=False,
+    float32_precision="highest",
     allow_fp16_reduced_precision_reduction=False,
     allow_bf16_reduced_precision_reduction=False,
 )

@@ -41,6 +41,9 @@ class ReLU(_InPlace):
 
     _function = staticmethod(F.relu)
 
+    def forward(self, input: Tensor) -> Tensor:  # without the look-up of arguments: a third of the time of a small one
+        return F.relu(input, self.inplace)
+
 
 class ReLU6(_InPlace):
     """min(max(x, 0), 6)."""

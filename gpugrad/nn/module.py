@@ -200,8 +200,9 @@ class Module(StateDict):
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
         for table in _TABLES:
-            if table in own and name in own[table]:
-                return own[table][name]
+            filed = own.get(table)
+            if filed and name in filed:
+                return filed[name]
         if "_parameters" not in own:
             raise AttributeError(
                 f"'{type(self).__name__}' has no attribute '{name}': its __init__ has not called super().__init__()"

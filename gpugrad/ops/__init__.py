@@ -1,6 +1,7 @@
 """The operations: one table (``OPS``), a row per primitive. They know no device."""
 
 from gpugrad.ops import (
+    activations,
     attention,
     compound,
     contraction,
@@ -16,6 +17,7 @@ from gpugrad.ops import (
     linear,
     memory,
     movement,
+    normalization,
     numbers,
     placing,
     products,
@@ -35,7 +37,8 @@ from gpugrad.ops import (
     variates,
     window,
 )
-from gpugrad.ops.fused import gelu, leaky_relu, log_softmax, offered, silu, softmax, softplus
+from gpugrad.ops.activations import gelu, leaky_relu, silu, softplus
+from gpugrad.ops.fused import log_softmax, offered, softmax
 from gpugrad.ops.indexing import embedding
 from gpugrad.ops.joining import pad
 from gpugrad.ops.scattering import one_hot
@@ -48,6 +51,7 @@ __all__ = [
     "OPS",
     "Op",
     "Sample",
+    "activations",
     "attention",
     "compound",
     "contraction",
@@ -71,6 +75,7 @@ __all__ = [
     "log_softmax",
     "max_pool",
     "movement",
+    "normalization",
     "numbers",
     "offered",
     "one_hot",

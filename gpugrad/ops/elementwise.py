@@ -32,6 +32,10 @@ floor: Any
 trunc: Any
 cos: Any
 cosh: Any
+tanh_backward: Any
+sigmoid_backward: Any
+relu_backward: Any
+relu_backward: Any
 
 # -- arithmetic --------------------------------------------------------------
 
@@ -364,8 +368,18 @@ tanh = elementwise(
     "tanh",
     np.tanh,
     "fabs(a) > K(20) ? (a > 0 ? K(1) : K(-1)) : tanh(a)",
-    lambda g, y: mul(g, sub(1.0, square(y))),
+    lambda g, y: tanh_backward(g, y),
     rule="float",
+)
+# Derivatives that are rows: one pass over the data, where composed of others they would be three.
+tanh_backward = elementwise(
+    "tanh_backward",
+    special.tanh_backward,
+    "a * (K(1) - b * b)",
+    (lambda g, b: tanh_backward(g, b), lambda g, a, b: mul(g, mul(a, mul(b, -2.0)))),
+    arity=2,
+    rule="float",
+    dtypes="f",
 )
 asinh = elementwise("asinh", np.arcsinh, "asinh(a)", lambda g, a: mul(g, rsqrt(add(square(a), 1.0))), rule="float")
 acosh = elementwise(
@@ -385,16 +399,35 @@ erfc = elementwise(
     "erfc", special.erfc, "erfc(a)", lambda g, a: mul(g, mul(exp(neg(square(a))), -_TWO_OVER_SQRT_PI)), rule="float"
 )
 sigmoid = elementwise(
-    "sigmoid", special.sigmoid, "(T)1 / ((T)1 + exp(-a))", lambda g, y: mul(g, mul(y, sub(1.0, y))), rule="float"
+    "sigmoid", special.sigmoid, "(T)1 / ((T)1 + exp(-a))", lambda g, y: sigmoid_backward(g, y), rule="float"
+)
+sigmoid_backward = elementwise(
+    "sigmoid_backward",
+    special.sigmoid_backward,
+    "a * b * (K(1) - b)",
+    (lambda g, b: sigmoid_backward(g, b), lambda g, a, b: mul(g, mul(a, sub(1.0, mul(b, 2.0))))),
+    arity=2,
+    rule="float",
+    dtypes="f",
 )
 relu = elementwise(
     "relu",
     lambda a: np.maximum(a, 0),
     "GG_MAX(a, (T)0)",
-    lambda g, y: mul(g, gt(y, 0)),
+    lambda g, y: relu_backward(g, y),
     domain=(0.1, 2.0),
     dtypes="fi",
     rule="number",
+)
+relu_backward = elementwise(
+    "relu_backward",
+    special.relu_backward,
+    "b > 0 ? a : a * K(0)",
+    (lambda g, b: relu_backward(g, b), lambda g: zeros_like(g)),
+    arity=2,
+    rule="float",
+    dtypes="f",
+    domain=(0.1, 2.0),
 )
 
 # -- choosing -------------------------------------------------------------------------------

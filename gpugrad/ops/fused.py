@@ -1,31 +1,58 @@
-"""Ops that a backend may compute in one pass.
+"""Ops that a backend may compute in one pass: how they are declared, and softmax.
 
 Each has one plain definition, in terms of other ops. ``offered`` is the one place where ops
 ask a backend whether it has a faster routine of that name; tests compare the two. What a
-routine ``fused_<name>`` of a backend takes and returns is in ``ROUTINES``. Derivatives are
-written in ops as everywhere, so they are differentiable again.
+routine ``fused_<name>`` of a backend takes and returns is in ``ROUTINES``. A backward pass is a routine too. Where it
+is to be differentiated again, or is not offered, gradients are taken through the plain definition.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpugrad import dtypes, layout
+from gpugrad.autograd import engine
+from gpugrad.autograd.modes import mode
 from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
-from gpugrad.ops.creation import cast, rounded_once
-from gpugrad.ops.movement import reshape
+from gpugrad.ops import table
+from gpugrad.ops.creation import cast
+from gpugrad.ops.movement import reshape, view_as_shape
 from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import sum as sum_
-from gpugrad.ops.table import Sample, composite, primitive
+from gpugrad.ops.table import Op, Sample, composite, primitive, record, wrap
 
+#: What routines take and return. Arrays are not empty. "Rows" are C-contiguous ``[rows, n]``, a weight and a bias
+#: contiguous ``[n]`` of the dtype of x, or None; half types are computed in float32, and statistics ("work dtype") are
+#: float32 for them. ``needed`` says which results are wanted: the others are None.
 ROUTINES = {
-    "softmax": "(array, axis) -> array of the same shape and dtype; the array is not empty",
-    "log_softmax": "(array, axis) -> array of the same shape and dtype; the array is not empty",
+    "softmax": "(x, axis) -> exp(x) / sum of exp(x) along axis, of x's dtype; any strides, without overflow",
+    "softmax_backward": "(gradient, y, axis) -> y * (gradient - sum of gradient * y along axis); any strides",
+    "log_softmax": "(x, axis) -> x - log(sum of exp(x) along axis), of x's dtype; any strides, without overflow",
+    "log_softmax_backward": "(gradient, y, axis) -> gradient - exp(y) * sum of gradient along axis; any strides",
+    "layer_norm": "(x rows, weight, bias, eps) -> y = (x - mean) / sqrt(var + eps) * weight + bias as rows of x's "
+    "dtype, and moments [2, rows] in the work dtype: each row's mean and biased variance, that of x - mean",
+    "layer_norm_backward": "(gradient rows, x rows, weight, moments, eps, needed) -> gradients of x (rows), weight and "
+    "bias ([n]), all of x's dtype; with h = (x - mean) / sqrt(var + eps) and t = gradient * weight they are "
+    "(t - mean of t - h * mean of t * h) / sqrt(var + eps), sum over rows of gradient * h, sum over rows of gradient",
+    "rms_norm": "(x rows, weight, eps) -> y = x / sqrt(mean of x^2 + eps) * weight as rows of x's dtype, and the means "
+    "of x^2, [rows] in the work dtype",
+    "rms_norm_backward": "(gradient rows, x rows, weight, squares, eps, needed) -> gradients of x (rows) and weight "
+    "([n]) of x's dtype; with s = 1 / sqrt(squares + eps) and t = gradient * weight they are "
+    "s * t - x * s^3 * mean of t * x, sum over rows of gradient * x * s",
+    "batch_norm": "(x C-contiguous [n, c, m], weight [c], bias [c], eps) -> y as layer_norm's, of x's shape and dtype, "
+    "with moments [2, c] over n and m",
+    "batch_norm_backward": "(gradient, x [n, c, m], weight, moments, eps, needed) -> as layer_norm_backward's; "
+    "gradients of weight and bias are sums over n and m",
+    "cross_entropy": "(x rows, target int64 [rows], weight or None, ignore, op) -> loss [rows] and stats [3, rows] in "
+    "the work dtype. stats: each row's maximum, the sum of exp(x - maximum), and its share: weight[target] (1 without), "
+    "0 where the target is ignore. loss: share * (log(sum) - (x[target] - maximum)), 0 where the target is ignore, "
+    "whatever x is. A target that is neither ignore nor in [0, n) raises OutOfRangeError as take does, naming op",
+    "cross_entropy_backward": "(gradient [rows] of any stride, 0 included, in the work dtype, x rows, target, stats) "
+    "-> (exp(x - maximum) / sum - (1 at the target)) * gradient * share as rows of x's dtype, 0 where share is 0",
 }
 
 
@@ -33,6 +60,94 @@ def offered(x: Any, name: str) -> Callable[..., Any] | None:
     """The routine ``name`` of the backend that ``x`` is on, or None."""
     return x._backend.offer(name)
 
+
+# -- declaring rows whose routine has several inputs ---------------------------------------------
+
+
+def fused_row(name: str, gradients: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare the row ``<name>_fused``: ``forward(backend, *arrays, **params)`` calls the routine and returns the
+    result and what it keeps for backward. ``gradients`` gives those of all inputs at once; its parameters are named as
+    a vjp's, ``needed`` says which inputs want one. Inputs may be None."""
+    op = Op(f"{name}_fused", "variadic", gradients, dtypes="f")
+
+    def declare(forward: Callable[..., Any]) -> Callable[..., Any]:
+        around = table.around_forward
+        op.forward = forward if around is None else around(op, forward)
+
+        def call(*inputs: Any, **params: Any) -> tuple[Any, Any]:
+            backend = inputs[0]._backend
+            arrays = [None if x is None else x._array for x in inputs]
+            value, kept = op.forward(backend, *arrays, **params)  # type: ignore[misc]
+            out, second = wrap(value, backend), wrap(kept, backend)
+            edges = table._edges(inputs)
+            if edges is not None:
+                record(op, out, inputs, edges, params, second)
+            return out, second
+
+        call.__name__ = call.__qualname__ = op.name
+        call.__doc__ = forward.__doc__
+        op.function = call
+        return call
+
+    return declare
+
+
+def backward_routine(g: Any, name: str) -> Callable[..., Any] | None:
+    """The routine for a backward pass, or None if there is none, or if what it computes is to be differentiated."""
+    return None if mode.enabled else g._backend.offer(name)
+
+
+def through_plain(
+    plain: Callable[..., Any], g: Any, inputs: Sequence[Any], needed: Sequence[bool], **params: Any
+) -> tuple[Any, ...]:
+    """Gradients, for the incoming ``g``, of ``plain(*inputs, **params)`` with respect to the ``needed`` inputs (None
+    for the others): differentiable again where operations are recorded now."""
+    recorded = mode.enabled
+    mode.enabled = True
+    try:
+        # Aliases: an input may have been computed from another one, and then counts once all the same.
+        own = [_alias(x, recorded) if n else x for x, n in zip(inputs, needed, strict=True)]
+        wanted = [x for x, n in zip(own, needed, strict=True) if n]
+        found = iter(engine.grad([plain(*own, **params)], wanted, [g], create_graph=recorded))
+    finally:
+        mode.enabled = recorded
+    return tuple(next(found) if n else None for n in needed)
+
+
+def _alias(x: Any, recorded: bool) -> Any:
+    if recorded and (x._requires_grad or x._node is not None):
+        return view_as_shape(x, x._array.shape)
+    leaf = wrap(x._array, x._backend)
+    leaf._requires_grad = True
+    return leaf
+
+
+def as_rows(backend: Any, array: Any, width: int) -> Any:
+    """``array`` as C-contiguous ``[size / width, width]``: a view, or a copy where its strides do not allow it."""
+    return dense(backend, array, (array.size // width, width))
+
+
+def dense(backend: Any, array: Any, shape: tuple[int, ...]) -> Any:
+    """``array`` as a C-contiguous one of ``shape``: itself, a view, or a copy where its strides do not allow it."""
+    if not layout.is_contiguous(array.shape, array.strides, array.itemsize):
+        array = backend.copy(array)
+    if tuple(array.shape) == shape:
+        return array
+    return backend.as_strided(array, shape, layout.contiguous_strides(shape, array.itemsize), 0)
+
+
+def one_kind(x: Any, *others: Any) -> bool:
+    """Whether the other tensors, where given, have the dtype and the device of ``x``."""
+    backend, dtype = x._backend, x._array.dtype
+    return all(o is None or (o._backend is backend and o._array.dtype == dtype) for o in others)
+
+
+def widened(x: Any) -> Any:
+    """Half types in float32."""
+    return cast(x, dtypes.float32) if x._array.dtype in dtypes.HALVES else x
+
+
+# -- softmax --------------------------------------------------------------------------------------
 
 _ROWS = (
     Sample(((3, 4),), {"dim": 1}),
@@ -68,7 +183,14 @@ def _along(input: Any, dim: int, dtype: Any, op: str, fused: Callable[..., Any],
     return plain(e.sub(x, amax(x.detach(), axis, keepdim=True)), axis)
 
 
-@primitive("softmax_fused", (lambda g, y, axis: e.mul(y, e.sub(g, sum_(e.mul(g, y), axis, keepdim=True))),))
+def _softmax_gradient(g: Any, y: Any, axis: int) -> Any:
+    routine = backward_routine(g, "softmax_backward")
+    if routine is not None:
+        return wrap(routine(g._array, y._array, axis), g._backend)
+    return e.mul(y, e.sub(g, sum_(e.mul(g, y), axis, keepdim=True)))
+
+
+@primitive("softmax_fused", (_softmax_gradient,))
 def _softmax(backend: Any, a: Any, axis: int) -> Any:
     return backend.offer("softmax")(a, axis)
 
@@ -89,7 +211,14 @@ def _log_softmax_reference(a: Any, dim: int) -> Any:
     return z - np.log(np.exp(z).sum(axis=dim, keepdims=True))
 
 
-@primitive("log_softmax_fused", (lambda g, y, axis: e.sub(g, e.mul(e.exp(y), sum_(g, axis, keepdim=True))),))
+def _log_softmax_gradient(g: Any, y: Any, axis: int) -> Any:
+    routine = backward_routine(g, "log_softmax_backward")
+    if routine is not None:
+        return wrap(routine(g._array, y._array, axis), g._backend)
+    return e.sub(g, e.mul(e.exp(y), sum_(g, axis, keepdim=True)))
+
+
+@primitive("log_softmax_fused", (_log_softmax_gradient,))
 def _log_softmax(backend: Any, a: Any, axis: int) -> Any:
     return backend.offer("log_softmax")(a, axis)
 
@@ -104,61 +233,61 @@ def log_softmax(input: Any, dim: int, *, dtype: Any = None) -> Any:
     return _along(input, dim, dtype, "log_softmax", _log_softmax, _log_softmax_plain)
 
 
-_ANY = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 3),)))
+# -- cross-entropy of class indices ------------------------------------------------------------------
 
 
-def _gelu_reference(a: Any, approximate: str = "none") -> Any:
-    if approximate == "tanh":
-        return 0.5 * a * (1 + np.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3)))
-    from gpugrad.ops.special import erf
+def _cross_entropy_plain(x: Any, target: Any, weight: Any, *, ignore: int, op: str, mean: bool) -> Any:
+    from gpugrad.ops.indexing import gather, index_select
 
-    return 0.5 * a * (1 + erf(a / math.sqrt(2)))
-
-
-@composite(
-    reference=_gelu_reference,
-    samples=(*_ANY, Sample(((3, 4),), {"approximate": "tanh"})),
-    dtypes="f",
-    torch="nn.functional.gelu",
-)
-@rounded_once
-def gelu(input: Any, approximate: str = "none") -> Any:
-    """x times the normal distribution function of x, exactly or by a tanh (Hendrycks and Gimpel,
-    "Gaussian error linear units", 2016)."""
-    x = _floating(input, None, "gelu")
-    if approximate == "tanh":
-        inner = e.mul(e.add(e.mul(e.mul(e.square(x), x), 0.044715), x), math.sqrt(2 / math.pi))
-        return e.mul(e.mul(x, 0.5), e.add(e.tanh(inner), 1.0))
-    if approximate != "none":
-        raise RuntimeError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
-    return e.mul(e.mul(x, 0.5), e.add(e.erf(e.mul(x, 1 / math.sqrt(2))), 1.0))
+    work = widened(x)
+    used = e.ne(target, ignore)
+    index = e.where(used, target, 0)
+    chosen = reshape(gather(log_softmax(work, 1), 1, reshape(index, (-1, 1)), op=op), -1)
+    share: Any = used
+    if weight is not None:
+        own = index_select(widened(weight), 0, index)
+        chosen = e.mul(chosen, own)
+        share = e.where(used, own, 0.0)
+    # where() and not a product: what an ignored place holds may be infinite.
+    loss = e.neg(e.where(used, chosen, 0.0))
+    return e.div(sum_(loss), sum_(share, dtype=loss.dtype)) if mean else loss
 
 
-@composite(reference=lambda a: a / (1 + np.exp(-a)), samples=_ANY, dtypes="f", torch="nn.functional.silu")
-@rounded_once
-def silu(input: Any) -> Any:
-    """x sigmoid(x)."""
-    x = _floating(input, None, "silu")
-    return e.mul(x, e.sigmoid(x))
+def _cross_entropy_gradients(
+    g: Any, a: Any, b: Any, c: Any, second: Any, ignore: int, op: str, mean: bool, needed: Sequence[bool]
+) -> tuple[Any, ...]:
+    routine = None if needed[2] else backward_routine(g, "cross_entropy_backward")
+    if routine is None:
+        return through_plain(_cross_entropy_plain, g, (a, b, c), needed, ignore=ignore, op=op, mean=mean)
+    backend, stats, each = g._backend, second._array, g._array
+    rows = stats.shape[1]
+    if mean:
+        total = backend.reduce("sum", stats[2], (0,), stats.dtype)
+        each = backend.map(e.div.kernel, (each, total), stats.dtype, stats.dtype)
+        each = backend.as_strided(each, (rows,), (0,), 0)
+    x = dense(backend, a._array, tuple(a._array.shape))
+    return wrap(routine(each, x, dense(backend, b._array, (rows,)), stats), backend), None, None
 
 
-@composite(
-    reference=lambda a: np.where(a > 0, a, 0.01 * a),
-    samples=_ANY,
-    domain=(0.1, 2.0),
-    dtypes="f",
-    torch="nn.functional.leaky_relu",
-)
-def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
-    """x where positive, else ``negative_slope`` x."""
-    return e.where(e.gt(input, 0), input, e.mul(input, negative_slope))
+@fused_row("cross_entropy", _cross_entropy_gradients)
+def _cross_entropy(backend: Any, x: Any, target: Any, weight: Any, ignore: int, op: str, mean: bool) -> Any:
+    rows, classes = x.shape
+    weight = weight if weight is None else dense(backend, weight, (classes,))
+    x, target = dense(backend, x, (rows, classes)), dense(backend, target, (rows,))
+    loss, stats = backend.offer("cross_entropy")(x, target, weight, ignore, op)
+    if mean:
+        total, share = (backend.reduce("sum", a, (0,), a.dtype) for a in (loss, stats[2]))
+        loss = backend.map(e.div.kernel, (total, share), loss.dtype, loss.dtype)
+    return loss, stats
 
 
-@composite(reference=lambda a: np.logaddexp(a, 0), samples=_ANY, dtypes="f", torch="nn.functional.softplus")
-def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """log(1 + exp(beta x)) / beta; x itself where beta x exceeds ``threshold``."""
-    x = _floating(input, None, "softplus")
-    scaled = e.mul(x, beta) if beta != 1 else x
-    big = e.gt(scaled, threshold)
-    soft = e.log1p(e.exp(e.where(big, 0.0, scaled)))
-    return e.where(big, x, e.mul(soft, 1.0 / beta) if beta != 1 else soft)
+def cross_entropy(x: Any, target: Any, weight: Any, ignore: int, op: str, mean: bool) -> Any:
+    """-log(softmax(x)) of logits ``[rows, classes]`` at the classes ``target`` (int64 ``[rows]``), times
+    ``weight[class]``; 0 where the target is ``ignore``. ``[rows]``, or with ``mean`` their sum divided by that of
+    the weights (1 without) of the targets that are not ignored. Half types give float32.
+
+    Raises IndexError for another class outside [0, classes), in the name of ``op``."""
+    plain = not x._array.size or not one_kind(x, weight) or target._backend is not x._backend
+    if plain or not offered(x, "cross_entropy"):
+        return _cross_entropy_plain(x, target, weight, ignore=ignore, op=op, mean=mean)
+    return _cross_entropy(x, target, weight, ignore=ignore, op=op, mean=mean)[0]

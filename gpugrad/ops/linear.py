@@ -13,6 +13,7 @@ from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.autocast import listed
 from gpugrad.ops.movement import expand, reshape, squeeze, transpose, unsqueeze
+from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite, describe, primitive, public, same_device
 
@@ -34,15 +35,24 @@ _MATMUL = (
 )
 
 
-@primitive(
-    "matmul",
-    (lambda g, b: matmul(g, _turned(b)), lambda g, a: matmul(_turned(a), g)),
-    reference=np.matmul,
-    samples=_MATMUL,
-    dtypes="fi",
-)
-def _matmul(backend: Any, a: Any, b: Any) -> Any:
-    return backend.matmul(a, b)
+def _left_grad(g: Any, b: Any, turn_a: bool, turn_b: bool) -> Any:
+    return _matmul(b, g, turn_a=turn_b, turn_b=True) if turn_a else _matmul(g, b, turn_a=False, turn_b=not turn_b)
+
+
+def _right_grad(g: Any, a: Any, turn_a: bool, turn_b: bool) -> Any:
+    return _matmul(g, a, turn_a=True, turn_b=turn_a) if turn_b else _matmul(a, g, turn_a=not turn_a, turn_b=False)
+
+
+@primitive("matmul", (_left_grad, _right_grad), reference=np.matmul, samples=_MATMUL, dtypes="fi")
+def _matmul(backend: Any, a: Any, b: Any, turn_a: bool, turn_b: bool) -> Any:
+    """``a @ b``, each with its last two dimensions exchanged first if told so: that costs nothing here, where a view
+    would be an op with a derivative of its own."""
+    return backend.matmul(_exchanged(a) if turn_a else a, _exchanged(b) if turn_b else b)
+
+
+def _exchanged(array: Any) -> Any:
+    n = array.ndim
+    return array.transpose((1, 0) if n == 2 else (*range(n - 2), n - 1, n - 2))
 
 
 @listed("matmul")
@@ -72,23 +82,23 @@ def matmul(input: Any, other: Any) -> Any:
     if x.dtype == bool:
         raise DTypeError(f"matmul: not defined for bool tensors; got {describe(input, other)}")
     if x.ndim == 2 and y.ndim == 2:
-        return _matmul(input, other)
+        return _matmul(input, other, turn_a=False, turn_b=False)
     if x.ndim == 1:
         return (
             squeeze(matmul(unsqueeze(input, 0), other), -2)
             if y.ndim > 1
-            else reshape(_matmul(unsqueeze(input, 0), unsqueeze(other, 1)), ())
+            else reshape(_matmul(unsqueeze(input, 0), unsqueeze(other, 1), turn_a=False, turn_b=False), ())
         )
     if y.ndim == 1:
         return squeeze(matmul(input, unsqueeze(other, 1)), -1)
     if y.ndim == 2:  # one matrix for all: the batch is just more rows
         rows = reshape(input, (prod(x.shape[:-1]), x.shape[-1]))
-        return reshape(_matmul(rows, other), (*x.shape[:-1], y.shape[-1]))
+        return reshape(_matmul(rows, other, turn_a=False, turn_b=False), (*x.shape[:-1], y.shape[-1]))
     try:
         batch = layout.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except ValueError:
         raise RuntimeError(f"matmul: batch dimensions do not broadcast; got {describe(input, other)}") from None
-    return _matmul(_widen(input, batch), _widen(other, batch))
+    return _matmul(_widen(input, batch), _widen(other, batch), turn_a=False, turn_b=False)
 
 
 def _widen(x: Any, batch: tuple[int, ...]) -> Any:
@@ -233,8 +243,46 @@ def addbmm(input: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: floa
     return plus_product("addbmm", input, matmul(wide, reshape(batch2, (a[0] * a[2], b[2]))), beta, alpha)
 
 
+@primitive(
+    "linear",
+    (
+        lambda g, b: _matmul(g, b, turn_a=False, turn_b=False),
+        lambda g, a: _matmul(g, a, turn_a=True, turn_b=False),
+        lambda g: sum_(g, 0),
+    ),
+    reference=lambda a, b, c: a @ b.T + c,
+    samples=(S(((3, 4), (5, 4), (5,))), S(((0, 4), (2, 4), (2,))), S(((3, 0), (2, 0), (2,)))),
+    dtypes="f",
+    domain=(0.5, 2.0),  # so that half types cancel no digits
+    torch="nn.functional.linear",
+)
+def _linear(backend: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a @ b.T + c`` of two matrices and a row: one node in place of three."""
+    out = backend.matmul(a, _exchanged(b))
+    return backend.map(e.add.kernel, (out, c), out.dtype, out.dtype, out)
+
+
 @listed("linear")
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """``input @ weight.T + bias``: ``[*, in]``, ``[out, in]``, ``[out]`` give ``[*, out]``."""
+    x, w = input._array, weight._array
+    backend = input._backend
+    dtype = x.dtype
+    usual = x.ndim > 1 and w.ndim == 2 and x.shape[-1] == w.shape[1] and backend is weight._backend
+    if usual and dtype == w.dtype and dtype != bool:
+        if bias is None:
+            return _of_rows(lambda rows: _matmul(rows, weight, turn_a=False, turn_b=True), input, w.shape[0])
+        c = bias._array
+        if c.ndim == 1 and c.shape[0] == w.shape[0] and backend is bias._backend and c.dtype == dtype:
+            return _of_rows(lambda rows: _linear(rows, weight, bias), input, w.shape[0])
+    # What is unusual, wrong operands among it
     out = matmul(input, _turned(weight) if weight._array.ndim > 1 else weight)
     return out if bias is None else e.add(out, bias)
+
+
+def _of_rows(function: Any, x: Any, width: int) -> Any:
+    """``function`` of ``x`` as a matrix, which makes rows of ``width``; in the shape that ``x`` had before."""
+    shape = x._array.shape
+    if len(shape) == 2:
+        return function(x)
+    return reshape(function(reshape(x, (prod(shape[:-1]), shape[-1]))), (*shape[:-1], width))

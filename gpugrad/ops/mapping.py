@@ -17,10 +17,11 @@ from gpugrad.autograd.modes import mode
 from gpugrad.backends.base import Elementwise
 from gpugrad.errors import DeviceError, DTypeError
 from gpugrad.ops import inplace, table
-from gpugrad.ops.table import Op, describe, make_node, record, result_type, same_device, wrap
+from gpugrad.ops.table import Op, describe, make_node, note, record, result_type, same_device, wrap
+from gpugrad.ops.traced import Number
 
 _NO_PARAMS: dict[str, Any] = {}
-_NUMBERS = frozenset((bool, int, float))  # none of which changes a floating dtype
+_NUMBERS = frozenset((bool, int, float, Number))  # none of which changes a floating dtype
 
 
 class _Rule(dict[np.dtype, tuple[np.dtype, np.dtype]]):
@@ -96,6 +97,10 @@ def elementwise(
     call.__name__ = call.__qualname__ = name
     call.op = op  # type: ignore[attr-defined]
     call.kernel = kernel  # type: ignore[attr-defined]
+    if arity == 2:
+        operator = _binary(op, kernel, _Rule(RULES[rule]), None if bools else _not_bool, True)
+        operator.__name__ = operator.__qualname__ = name
+        call.operator = operator  # type: ignore[attr-defined]
     twin = _inplace(op, kernel, _Rule(RULES[rule]), None if bools else _not_bool)
     call.inplace = twin  # type: ignore[attr-defined]
     op.function = call
@@ -112,21 +117,29 @@ _DEFAULT_SAMPLES = {
 
 def _unary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
     differentiable = bool(op.vjps)
+    plan: table.Plan | None = None
 
     def call(input: Any) -> Any:
+        nonlocal plan
         if not isinstance(input, table.Tensor):
             table.as_tensor_arg(op.name, input)
         array = input._array
         backend = input._backend
+        dtype = array.dtype
         try:
-            compute, result = rule[array.dtype]
+            compute, result = rule[dtype]
         except DTypeError as error:
             raise DTypeError(f"{op.name}: {error}") from None
         out = wrap(backend.map(kernel, (array,), compute, result), backend)
         if differentiable and mode.enabled:
-            edge = edge_of(input)
+            edge = input._node if input._base is None else edge_of(input)
+            if edge is None and input._requires_grad:
+                edge = input
             if edge is not None:
-                record(op, out, (input,), (edge,), _NO_PARAMS)
+                if plan is None:
+                    plan = op.plan((edge,))
+                dtypes = dtype if dtype is compute and dtype is result else (dtype,)
+                out._node = note(plan, out, (input,), (edge,), (array.shape,), dtypes, _NO_PARAMS)
         return out
 
     return call
@@ -141,28 +154,39 @@ def _not_bool(name: str, *operands: Any) -> None:
             )
 
 
-def _binary(op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None) -> Callable[..., Any]:
+def _binary(
+    op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None] | None = None, operator: bool = False
+) -> Callable[..., Any]:
+    """The function of a row with two inputs; as an ``operator`` it leaves what it cannot combine to the other
+    operand. Every line here is part of the time of ``a + b``: the common cases are found by the fewest looks, and what
+    a node needs is taken from what was looked at already."""
     differentiable = bool(op.vjps)
     quick = _NUMBERS if refuse is None else _NUMBERS - {bool}
+    plans = op.plans
 
     def call(input: Any, other: Any) -> Any:
         Tensor = table.Tensor
         a_is_tensor, b_is_tensor = isinstance(input, Tensor), isinstance(other, Tensor)
+        number = 0  # the plan's bit for an input that is a number
         if a_is_tensor and b_is_tensor and input._backend is other._backend:
             backend = input._backend
             x, y = input._array, other._array
             dtype = x.dtype
-            if dtype != y.dtype:
+            if dtype is not y.dtype and dtype != y.dtype:
                 if refuse is not None:
                     refuse(op.name, input, other)
                 dtype = result_type(input, other).numpy
         elif a_is_tensor and type(other) in quick and input._array.dtype.kind == "f":
             backend, x, y = input._backend, input._array, other
             dtype = x.dtype
+            number = 8
         elif b_is_tensor and type(input) in quick and other._array.dtype.kind == "f":
             backend, x, y = other._backend, input, other._array
             dtype = y.dtype
+            number = 4
         else:
+            if operator and not (is_operand(input) and is_operand(other)):
+                return NotImplemented
             (input, other), backend = settle(op.name, (input, other))
             if refuse is not None:
                 refuse(op.name, input, other)
@@ -175,12 +199,37 @@ def _binary(op: Op, kernel: Elementwise, rule: _Rule, refuse: Callable[..., None
         except (TypeError, ValueError) as error:
             raise explain(op.name, error, input, other) from None
         if differentiable and mode.enabled:
-            edges = (edge_of(input) if a_is_tensor else None, edge_of(other) if b_is_tensor else None)
-            if edges[0] is not None or edges[1] is not None:
-                record(op, out, (input, other), edges, _NO_PARAMS)
+            a = b = None  # the edges: edge_of() without the call, but for views
+            if a_is_tensor:
+                a = input._node if input._base is None else edge_of(input)
+                if a is None and input._requires_grad:
+                    a = input
+            if b_is_tensor:
+                b = other._node if other._base is None else edge_of(other)
+                if b is None and other._requires_grad:
+                    b = other
+            if a is not None or b is not None:
+                if number:
+                    shapes = (x.shape, None) if number == 8 else (None, y.shape)
+                    dtypes = dtype if dtype is compute and dtype is result else (dtype, dtype)
+                elif a_is_tensor and b_is_tensor:
+                    shapes = (x.shape, y.shape)
+                    alike = x.dtype is y.dtype and dtype is compute and dtype is result
+                    dtypes = dtype if alike else (x.dtype, y.dtype)
+                else:
+                    record(op, out, (input, other), (a, b), _NO_PARAMS)
+                    return out
+                key = number + 3 if a is not None and b is not None else number + 1 if b is None else number + 2
+                plan = plans.get(key) or op.new_plan(key, 2)
+                out._node = note(plan, out, (input, other), (a, b), shapes, dtypes, _NO_PARAMS)
         return out
 
     return call
+
+
+def is_operand(x: Any) -> bool:
+    """Whether operators take ``x``: a tensor or a number."""
+    return isinstance(x, (table.Tensor, bool, int, float, np.number, np.bool_))
 
 
 def _nary(op: Op, kernel: Elementwise, rule: _Rule) -> Callable[..., Any]:
@@ -255,22 +304,23 @@ def _check_fits(name: str, x: Any, inputs: tuple[Any, ...]) -> None:
 
 def _save_what_was(node: Any, x: Any, inputs: tuple[Any, ...]) -> None:
     """What the derivative needs of ``x`` itself, which is about to be overwritten, is saved as a copy."""
-    own = [position for _, position, *_ in node.saved if position >= 0 and inputs[position] is x]
-    if own:
+    kept = node.kept()
+    if any(position >= 0 and inputs[position] is x for _, position, *_ in kept):
         array = x._backend.copy(x._array)
-        node.saved = tuple(
-            (name, position, array, Storage(array.nbytes), 0) if position in own else (name, position, *rest)
-            for name, position, *rest in node.saved
-        )
+        copy = (array, Storage(array.nbytes), 0)
+        node.keep([
+            (name, position, *copy) if position >= 0 and inputs[position] is x else (name, position, *rest)
+            for name, position, *rest in kept
+        ])  # fmt: skip
 
 
 def _resave_result(node: Any, x: Any) -> None:
     """The saved result is what x holds after the write, so it carries the new version."""
     storage = x._storage
-    node.saved = tuple(
+    node.keep([
         (name, position, array, storage, storage.version) if position == -1 else (name, position, array, s, v)
-        for name, position, array, s, v in node.saved
-    )
+        for name, position, array, s, v in node.kept()
+    ])  # fmt: skip
 
 
 def _check_castable(name: str, result: dtypes.DType, target: dtypes.DType) -> None:

@@ -18,6 +18,7 @@ from gpugrad.ops.movement import narrow, reshape, unsqueeze
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite, primitive, public, view
 
+_INT64 = np.dtype(np.int64)
 _DIMS = (
     S(((3, 4),)),
     S(((3, 4),), {"dim": 1}),
@@ -84,7 +85,8 @@ def total_dtype(x: Any, dtype: Any) -> np.dtype:
         d = dtypes.as_dtype(dtype)
         require_dtype(x._backend, d, "sum")
         return d.numpy
-    return x._array.dtype if x.dtype.is_floating_point else np.dtype(np.int64)
+    own = x._array.dtype
+    return own if own.kind == "f" or own in dtypes.HALVES else _INT64
 
 
 @public("sum")

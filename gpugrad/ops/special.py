@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,44 @@ def erfc(x: Any) -> Any:
     return _erf_erfc(x, True)
 
 
+def into(ufunc: np.ufunc, x: Any) -> Any:
+    """``ufunc(x)``, written over ``x`` where that is an array and not the scalar that NumPy makes of a 0-d one."""
+    return ufunc(x, out=x) if type(x) is np.ndarray else ufunc(x)
+
+
+# The normal distribution function is (1 + tanh(x q(x^2))) / 2 for a smooth q; these coefficients, highest power first,
+# were fitted to it for x^2 up to 32, where float32 holds nothing but 1. Largest error 1.0e-7.
+_CDF = (
+    2.995019504e-11,
+    3.046853140e-10,
+    -1.059469754e-07,
+    3.738677509e-06,
+    -5.434454191e-05,
+    -3.452238561e-05,
+    3.633463390e-02,
+    7.978846174e-01,
+)
+
+
+def normal_cdf(x: Any) -> Any:
+    """(1 + erf(x / sqrt(2))) / 2, fresh: float32 to its precision by one tanh, other dtypes by :func:`erf`."""
+    if x.dtype != np.float32:
+        t = erf(x * math.sqrt(0.5))
+    else:
+        z = x * x
+        z = np.minimum(z, np.float32(32.0), out=z) if type(z) is np.ndarray else np.minimum(z, np.float32(32.0))
+        t = z * np.float32(_CDF[0])
+        t += np.float32(_CDF[1])
+        for c in _CDF[2:]:
+            t *= z
+            t += np.float32(c)
+        t *= x
+        t = into(np.tanh, t)
+    t *= 0.5
+    t += 0.5
+    return t
+
+
 def sign(a: Any) -> Any:
     """-1, 0 or 1; 0 for NaN."""
     if a.dtype == bool:
@@ -119,7 +158,32 @@ def sign(a: Any) -> Any:
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
-    return 1 / (1 + np.exp(-x))
+    t = into(np.exp, -x)
+    t += 1
+    return into(np.reciprocal, t)
+
+
+def sigmoid_backward(g: Any, y: Any) -> Any:
+    """g y (1 - y)."""
+    return times(times(1 - y, y), g)
+
+
+def tanh_backward(g: Any, y: Any) -> Any:
+    """g (1 - y^2)."""
+    t = y * y
+    t = np.subtract(1, t, out=t) if type(t) is np.ndarray else 1 - t
+    return times(t, g)
+
+
+def relu_backward(g: Any, y: Any) -> Any:
+    """g where y is positive, else 0 (NaN where g is not finite). NumPy's ``where`` takes ten times as long."""
+    return g * (y > 0)
+
+
+def times(t: Any, x: Any) -> Any:
+    """``t * x``, written over ``t`` where the product has its shape."""
+    fits = type(t) is np.ndarray and type(x) is np.ndarray and t.shape == x.shape
+    return np.multiply(t, x, out=t) if fits else t * x
 
 
 def integer_power(a: Any, b: Any) -> Any:
@@ -142,3 +206,14 @@ def shift(a: Any, b: Any, left: bool) -> Any:
     inside = np.where(over, 0, b).astype(b.dtype)
     gone = np.right_shift(a, bits - 1) if a.dtype.kind == "i" and not left else np.zeros_like(a)
     return np.where(over, gone, np.left_shift(a, inside) if left else np.right_shift(a, inside))
+
+
+_ZEROS: dict[np.dtype, np.ndarray] = {}
+
+
+def relu(a: Any) -> Any:
+    """max(a, 0). The zero is an array of the dtype: to convert a Python number takes longer than a small maximum."""
+    zero = _ZEROS.get(a.dtype)
+    if zero is None:
+        zero = _ZEROS[a.dtype] = np.zeros((), a.dtype)
+    return np.maximum(a, zero)

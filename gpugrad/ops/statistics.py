@@ -52,6 +52,8 @@ def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = Non
         input = cast(input, dtypes.as_dtype(dtype))
     require_floating(input, "mean")
     axes = layout.normalize_axes(dim, input._array.ndim, "mean")
+    if axes and input._array.dtype.itemsize > 2:
+        return e.div(sum_(input, axes, keepdim), float(_count(input, axes)))
     x = _widened(input)
     return cast(e.div(sum_(x, axes, keepdim) if axes else x, float(_count(x, axes))), input.dtype)
 

@@ -27,10 +27,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad import dtypes
-from gpugrad.autograd.graph import AccumulateGrad, Node, Storage, edge_of, storage_of
+from gpugrad.autograd.graph import AccumulateGrad, Node, Storage, edge_of, on_new_node, sequence, storage_of
 from gpugrad.autograd.modes import mode
 from gpugrad.devices import Device
 from gpugrad.errors import DeviceError
+from gpugrad.ops import traced
+from gpugrad.ops.traced import Program
 
 Tensor: Any = None  # the class in gpugrad/tensor.py, which binds itself here
 _new = object.__new__
@@ -113,18 +115,18 @@ class Op:
 
     def plan(self, edges: Sequence[Any]) -> Plan:
         """What a call whose inputs have these edges saves, and how its derivatives are called."""
-        if len(edges) == 1:
-            key = 1
-        else:
-            key = 0
-            bit = 1
-            for e in edges:
-                if e is not None:
-                    key |= bit
-                bit <<= 1
-        found = self.plans.get(key)
-        if found is None:
-            found = self.plans[key] = Plan(self, key)
+        key = 0
+        bit = 1
+        for e in edges:
+            if e is not None:
+                key |= bit
+            bit <<= 1
+        return self.plans.get(key) or self.new_plan(key, len(edges))
+
+    def new_plan(self, key: int, arity: int) -> Plan:
+        """The plan of calls with ``arity`` inputs; bit i of ``key``: input i has an edge, bit arity + i: it is a Python
+        number (which only the callers that keep to it say)."""
+        found = self.plans[key] = Plan(self, key, arity)
         return found
 
     def __repr__(self) -> str:
@@ -147,14 +149,14 @@ class _Vjp:
 
 
 class Plan:
-    """For the calls of a row in which the same inputs have an edge: ``saves``, the (name, input number, or -1, -2
-    for a result) of what is kept; ``rules``, the (input number, function, places of its arguments) of the
-    derivatives, where place 0 is the gradient and the others are what was saved in order; a rule with other
-    arguments has None for places and takes them by name."""
+    """For the calls of a row in which the same inputs have an edge: ``saves``, the input numbers (-1, -2 for a result)
+    of what is kept, ``names`` what the rules call it; ``rules``, the (input number, function, places of its arguments)
+    of the derivatives, where place 0 is the gradient and the others are what was saved in order; a rule with other
+    arguments has None for places and takes them by name. ``numbers``: inputs known to be Python numbers."""
 
-    __slots__ = ("saves", "rules")
+    __slots__ = ("op", "arity", "numbers", "names", "saves", "rules", "_programs")
 
-    def __init__(self, op: Op, key: int) -> None:
+    def __init__(self, op: Op, key: int, arity: int) -> None:
         rules = (op.variadic,) if op.variadic else tuple(v for i, v in enumerate(op.vjps) if key >> i & 1)
         names: dict[str, int] = {}
         for rule in rules:
@@ -163,13 +165,28 @@ class Plan:
                     names[n] = _RESULTS[n]
                 elif len(n) == 1 and n in _INPUTS:
                     names[n] = _INPUTS.index(n)
-        self.saves = tuple(names.items())
+        self.op = op
+        self.arity = arity
+        self.numbers = frozenset(i for i in range(arity) if key >> arity + i & 1)
+        self.names = tuple(names)
+        self.saves = tuple(names.values())
         order = ["g", *names]
         self.rules: list[tuple[int, Any, tuple[int, ...] | None]] = []
         for i, rule in enumerate(() if op.variadic else op.vjps):
             if rule is not None and key >> i & 1:
                 plain = all(n in order for n in rule.names)
                 self.rules.append((i, rule, tuple(map(order.index, rule.names)) if plain else None))
+        self._programs: dict[np.dtype, Program | None] = {}
+
+    def program(self, dtype: np.dtype) -> Program | None:
+        """The derivatives written out over arrays of ``dtype`` (``gpugrad/ops/traced.py``), None where they cannot
+        be."""
+        try:
+            return self._programs[dtype]
+        except KeyError:
+            plain = all(places is not None for _, _, places in self.rules)
+            found = self._programs[dtype] = traced.write(self, dtype, wrap) if plain else None
+            return found
 
 
 # -- tensors -----------------------------------------------------------------
@@ -275,9 +292,14 @@ _devices: dict[Any, Device] = {}
 
 
 class OpNode(Node):
-    """One recorded call of a row."""
+    """One recorded call of a row.
 
-    __slots__ = ("op", "plan", "saved", "params", "meta", "backend")
+    ``saved``: array, storage record and its version of each value that ``plan.saves`` names, in one flat tuple (a Python
+    number has no record); None once freed. ``shapes`` of the inputs, None for a Python number. ``dtypes``: one for each
+    input; or a single one, by those who make nodes of elementwise rows, if that is the dtype of all inputs and of the
+    result."""
+
+    __slots__ = ("plan", "saved", "params", "shapes", "dtypes", "backend")
 
     def __init__(
         self,
@@ -290,16 +312,37 @@ class OpNode(Node):
         plan: Plan | None = None,
     ) -> None:
         Node.__init__(self, edges)
-        self.op = op
         self.plan = plan or op.plan(edges)
         self.saved = saved
         self.params = params
-        self.meta = meta  # (shape, numpy dtype) of each input, None for a scalar
+        self.shapes = tuple([None if m is None else m[0] for m in meta])
+        self.dtypes = tuple([None if m is None else m[1] for m in meta])
         self.backend = backend
 
     @property
+    def op(self) -> Op:
+        """The row."""
+        return self.plan.op
+
+    @property
     def title(self) -> str:  # type: ignore[override]
-        return self.op.name
+        return self.plan.op.name
+
+    @property
+    def meta(self) -> tuple[Any, ...]:
+        """(shape, numpy dtype) of each input, None for a Python number."""
+        dtypes = self.dtypes if type(self.dtypes) is tuple else (self.dtypes,) * len(self.shapes)
+        return tuple(None if shape is None else (shape, d) for shape, d in zip(self.shapes, dtypes, strict=True))
+
+    def kept(self) -> list[tuple[str, int, Any, Storage | None, int]]:
+        """What is saved: (its name in the vjps, input number or -1, -2 for a result, array, storage record, version)."""
+        saved = self.saved or ()
+        pairs = zip(self.plan.names, self.plan.saves, strict=True) if saved else ()
+        return [(name, position, *saved[3 * k : 3 * k + 3]) for k, (name, position) in enumerate(pairs)]
+
+    def keep(self, kept: Sequence[tuple[str, int, Any, Storage | None, int]]) -> None:
+        """Save this instead, in the form that :meth:`kept` returns."""
+        self.saved = tuple([x for item in kept for x in item[2:]])
 
     def release(self) -> None:
         if self.saved:
@@ -309,28 +352,53 @@ class OpNode(Node):
         saved = self.saved
         if saved is None:
             raise RuntimeError(
-                f"{self.op.name}: this graph was already walked and its saved values are freed; pass "
+                f"{self.title}: this graph was already walked and its saved values are freed; pass "
                 "retain_graph=True to the first backward to walk it twice"
             )
-        op = self.op
-        edges = self.edges
+        dtype = self.dtypes
+        if type(dtype) is not tuple and not create_graph:
+            program = self.plan.program(dtype)
+            g = gradient._array
+            backend = self.backend
+            if program is not None and g.dtype is dtype and gradient._backend is backend:
+                arrays = program(backend.map, g, saved)
+                if arrays is not None:
+                    return self._as_gradients(arrays, gradient)
+        return self._apply_in_ops(gradient, saved, create_graph)
+
+    def _as_gradients(self, arrays: tuple[Any, ...], gradient: Any) -> tuple[Any, ...]:
+        """What a program made of ``gradient``, in the shapes of the inputs."""
+        shapes = self.shapes
+        result = []
+        for i, array in enumerate(arrays):
+            if array is None:
+                result.append(None)
+                continue
+            g = gradient if array is gradient._array else wrap(array, self.backend)
+            result.append(g if array.shape == shapes[i] else _sum_to(g, shapes[i]))
+        return tuple(result)
+
+    def _apply_in_ops(self, gradient: Any, saved: tuple[Any, ...], create_graph: bool) -> tuple[Any, ...]:
+        """The derivatives as the row writes them."""
+        plan = self.plan
+        op = plan.op
         values = [gradient]
-        for item in saved:
-            _, _, array, storage, version = item
+        for k, position in enumerate(plan.saves):
+            array, storage, version = saved[3 * k : 3 * k + 3]
             if storage is None:
                 values.append(array)  # a Python scalar
             elif create_graph or storage.version != version:
-                values.append(self._unpack(item, create_graph))
+                values.append(self._unpack(position, array, storage, version, create_graph))
             else:
                 t = wrap(array, self.backend)
                 t._storage = storage
                 values.append(t)
         if op.variadic is not None:
             return tuple(op.variadic.function(*self._arguments(op.variadic, values)))
-        result: list[Any] = [None] * len(edges)
-        meta = self.meta
+        result: list[Any] = [None] * len(self.edges)
+        shapes, dtypes = self.shapes, self.dtypes
         elementwise = op.elementwise
-        for i, rule, places in self.plan.rules:
+        for i, rule, places in plan.rules:
             if places is None:
                 g = rule.function(*self._arguments(rule, values))
             elif len(places) == 2:
@@ -338,10 +406,10 @@ class OpNode(Node):
             else:
                 g = rule.function(*[values[p] for p in places])
             if g is not None:
-                shape, dtype = meta[i]
+                dtype = dtypes[i] if type(dtypes) is tuple else dtypes
                 array = g._array
-                if elementwise and array.shape != shape:
-                    g = _sum_to(g, shape)
+                if elementwise and array.shape != shapes[i]:
+                    g = _sum_to(g, shapes[i])
                 if array.dtype is not dtype and array.dtype != dtype:
                     g = _cast(g, dtype)
                 result[i] = g
@@ -349,27 +417,29 @@ class OpNode(Node):
 
     def _arguments(self, rule: _Vjp, values: Sequence[Any]) -> list[Any]:
         """What a rule takes by name: the gradient, saved values, parameters of the call, shapes of inputs."""
-        named = {"g": values[0]} | {item[0]: v for item, v in zip(self.saved or (), values[1:], strict=True)}
+        names = self.plan.names
+        params = self.params
         arguments = []
         for n in rule.names:
-            if n in named:
-                arguments.append(named[n])
-            elif n in self.params:
-                arguments.append(self.params[n])
+            if n == "g":
+                arguments.append(values[0])
+            elif n in names:
+                arguments.append(values[1 + names.index(n)])
+            elif n in params:
+                arguments.append(params[n])
             elif n == "shapes":
-                arguments.append([m[0] for m in self.meta])
+                arguments.append(list(self.shapes))
             elif n == "needed":
                 arguments.append([e is not None for e in self.edges])
             else:  # "a_shape"
-                arguments.append(self.meta[_INPUTS.index(n[0])][0])
+                arguments.append(self.shapes[_INPUTS.index(n[0])])
         return arguments
 
-    def _unpack(self, item: tuple[Any, ...], create_graph: bool) -> Any:
-        name, position, array, storage, version = item
+    def _unpack(self, position: int, array: Any, storage: Storage, version: int, create_graph: bool) -> Any:
         if storage.version != version:
             what = "its result" if position < 0 else f"its input {position}"
             raise RuntimeError(
-                f"{self.op.name}: {what}, of shape {tuple(array.shape)}, was saved for backward and then changed in "
+                f"{self.title}: {what}, of shape {tuple(array.shape)}, was saved for backward and then changed in "
                 f"place by {storage.changed_by} (version {storage.version}, saved at {version}); "
                 "change a clone, or do it out of place"
             )
@@ -392,29 +462,67 @@ def make_node(
     op: Op, out: Any, inputs: Sequence[Any], edges: tuple[Any, ...], params: dict[str, Any], second: Any = None
 ) -> OpNode:
     """The node of a call of ``op``; saves what the plan says."""
-    saved = []
-    backend = out._backend
-    plan = op.plan(edges)
-    for name, position in plan.saves:
-        x = inputs[position] if position >= 0 else out if position == -1 else second
+    shapes: list[Any] = []
+    dtypes: list[Any] = []
+    for x in inputs:
         if isinstance(x, Tensor):
-            storage = x._storage
-            if storage is None:
-                storage = x._storage = Storage(x._array.nbytes)
-            saved.append((name, position, x._array, storage, storage.version))
-            if position >= 0:
-                backend = x._backend
+            shapes.append(x._array.shape)
+            dtypes.append(x._array.dtype)
         else:
-            saved.append((name, position, x, None, 0))
-    meta = [(x._array.shape, x._array.dtype) if isinstance(x, Tensor) else None for x in inputs]
-    return OpNode(op, edges, tuple(saved), params, meta, backend, plan)
+            shapes.append(None)
+            dtypes.append(None)
+    return note(op.plan(edges), out, inputs, edges, tuple(shapes), tuple(dtypes), params, second)
+
+
+def note(
+    plan: Plan,
+    out: Any,
+    inputs: Sequence[Any],
+    edges: tuple[Any, ...],
+    shapes: tuple[Any, ...],
+    dtypes: Any,
+    params: dict[str, Any],
+    second: Any = None,
+) -> OpNode:
+    """The node of a call that has ``plan``, put together here because every recorded call comes by: no constructor, as
+    two more Python calls would be a fifth of the time."""
+    node = _new(OpNode)
+    node.edges = edges
+    node.sequence = next(sequence)
+    node.hooks = None
+    node.plan = plan
+    node.params = params
+    node.shapes = shapes
+    node.dtypes = dtypes
+    backend = out._backend
+    saves = plan.saves
+    if saves:
+        saved: list[Any] = []
+        for position in saves:
+            x = inputs[position] if position >= 0 else out if position == -1 else second
+            if isinstance(x, Tensor):
+                storage = x._storage
+                if storage is None:
+                    storage = x._storage = Storage(x._array.nbytes)
+                saved += (x._array, storage, storage.version)
+                if position >= 0:
+                    backend = x._backend  # another one if the call moved x
+            else:
+                saved += (x, None, 0)
+        node.saved = tuple(saved)
+    else:
+        node.saved = ()
+    node.backend = backend
+    if on_new_node:
+        on_new_node[0](node)
+    return node
 
 
 def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
     """Edges of the inputs, or None if no gradient is asked for."""
     if not mode.enabled:
         return None
-    edges = tuple(edge_of(x) if isinstance(x, Tensor) else None for x in inputs)
+    edges = tuple([edge_of(x) if isinstance(x, Tensor) else None for x in inputs])
     for e in edges:
         if e is not None:
             return edges
@@ -489,13 +597,19 @@ def primitive(name: str, vjp: Any = None, **row: Any) -> Callable[[Callable[...,
     def declare(forward: Callable[..., Any]) -> Callable[..., Any]:
         op.forward = forward if around_forward is None else around_forward(op, forward)
 
+        differentiable = bool(op.vjps)
+
         def call(*inputs: Any, **params: Any) -> Any:
-            backend = inputs[0]._backend
-            for x in inputs:
-                if x._backend is not backend:
-                    same_device(name, inputs)
-            value = op.forward(backend, *[x._array for x in inputs], **params)  # type: ignore[misc]
-            edges = _edges(inputs) if op.vjps else None
+            x = inputs[0]
+            backend = x._backend
+            if len(inputs) == 1:
+                value = op.forward(backend, x._array, **params)  # type: ignore[misc]
+            else:
+                for x in inputs:
+                    if x._backend is not backend:
+                        same_device(name, inputs)
+                value = op.forward(backend, *[x._array for x in inputs], **params)  # type: ignore[misc]
+            edges = _edges(inputs) if differentiable and mode.enabled else None
             if type(value) is tuple:
                 outs = tuple(wrap(v, backend) for v in value)
                 if edges is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpugrad.ops import creation
-from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr, new_number
+from gpugrad.backends.update import Update
+from gpugrad.ops import creation, updates
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed
+from gpugrad.optim.optimizer import State, at, at_least, check_flags, check_lr, new_number
 from gpugrad.tensor import Tensor
 
 
-class Adadelta(Optimizer):
+class Adadelta(ElementwiseOptimizer):
     """Steps scaled by the running sizes of earlier steps and of gradients.
 
     v = rho v + (1 - rho) g^2;  u = sqrt(a + eps) / sqrt(v + eps) * g;  a = rho a + (1 - rho) u^2;  p -= lr * u.
@@ -43,21 +45,24 @@ class Adadelta(Optimizer):
         at_least(group["eps"], 0.0, "eps")
         at_least(group["weight_decay"], 0.0, "weight_decay")
 
-    def _update(self, group: dict[str, Any]) -> None:
-        def new_state(p: Tensor) -> dict[str, Any]:
-            return {
-                "step": new_number(p, group["capturable"]),
-                "square_avg": creation.zeros_like(p.detach()),
-                "acc_delta": creation.zeros_like(p.detach()),
-            }
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> State:
+        return {
+            "step": new_number(p, group["capturable"]),
+            "square_avg": creation.zeros_like(p.detach()),
+            "acc_delta": creation.zeros_like(p.detach()),
+        }
 
-        rho, eps = group["rho"], group["eps"]
-        for p, grad, state in zip(*self._active(group, new_state), strict=True):
-            g = -grad if group["maximize"] else grad
-            if group["weight_decay"]:
-                g = g + p * group["weight_decay"]
-            state["step"] += 1
-            v = state["square_avg"].mul_(rho).add_(g * g * (1 - rho))
-            update = (state["acc_delta"] + eps).sqrt() / (v + eps).sqrt() * g
-            state["acc_delta"].mul_(rho).add_(update * update * (1 - rho))
-            p.sub_(update * at(group["lr"], p))
+    def _plan(self, group: dict[str, Any]) -> tuple[Update, tuple[str, ...]]:
+        return updates.adadelta(bool(group["weight_decay"])), ("square_avg", "acc_delta")
+
+    def _scalars(self, group: dict[str, Any], state: State, p: Tensor | None) -> Numbers:
+        rho, decay = group["rho"], group["weight_decay"]
+        numbers = (rho, 1 - rho, group["eps"], -at(group["lr"], p))
+        return (decay, *numbers) if decay else numbers
+
+    def _formula(self, group: dict[str, Any], p: Tensor, g: Tensor, state: State, numbers: Numbers) -> None:
+        g, (rho, rest, eps, step) = decayed(g, p, numbers, 4)
+        v = state["square_avg"].mul_(rho).add_(g * g * rest)
+        update = (state["acc_delta"] + eps).sqrt() / (v + eps).sqrt() * g
+        state["acc_delta"].mul_(rho).add_(update * update * rest)
+        p.add_(update * step)

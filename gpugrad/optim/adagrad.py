@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpugrad.ops import creation
-from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr
+from gpugrad.backends.update import Update
+from gpugrad.ops import creation, updates
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed
+from gpugrad.optim.optimizer import State, at, at_least, check_flags, check_lr
 from gpugrad.tensor import Tensor
 
 
-def adagrad_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    sums: list[Tensor],
-    steps: list[int],
-    *,
-    lr: Any,
-    lr_decay: float,
-    weight_decay: float,
-    eps: float,
-    maximize: bool,
-) -> None:
-    """One step in place: s += g^2;  p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(s) + eps)."""
-    for p, grad, s, step in zip(params, grads, sums, steps, strict=True):
-        g = -grad if maximize else grad
-        if weight_decay:
-            g = g + p * weight_decay
-        s.add_(g * g)
-        p.sub_(g / (s.sqrt() + eps) * (at(lr, p) / (1 + (step - 1) * lr_decay)))
+class Adagrad(ElementwiseOptimizer):
+    """s += g^2;  p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(s) + eps).
 
-
-class Adagrad(Optimizer):
-    """Adagrad; see :func:`adagrad_step` for the formula. Raises ValueError for options out of range."""
+    ``foreach``, ``fused`` are accepted and change nothing. Raises ValueError for options out of range."""
 
     _numbers = ("step",)
 
@@ -66,14 +49,18 @@ class Adagrad(Optimizer):
         at_least(group["initial_accumulator_value"], 0.0, "initial_accumulator_value")
         at_least(group["eps"], 0.0, "eps")
 
-    def _new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> State:
         return {"step": 0, "sum": creation.full_like(p.detach(), group["initial_accumulator_value"])}
 
-    def _update(self, group: dict[str, Any]) -> None:
-        params, grads, states = self._active(group, lambda p: self._new_state(p, group))
-        for state in states:
-            state["step"] += 1
-        adagrad_step(
-            params, grads, [s["sum"] for s in states], [s["step"] for s in states], lr=group["lr"],
-            lr_decay=group["lr_decay"], weight_decay=group["weight_decay"], eps=group["eps"],
-            maximize=group["maximize"])  # fmt: skip
+    def _plan(self, group: dict[str, Any]) -> tuple[Update, tuple[str, ...]]:
+        return updates.adagrad(bool(group["weight_decay"])), ("sum",)
+
+    def _scalars(self, group: dict[str, Any], state: State, p: Tensor | None) -> Numbers:
+        rate = at(group["lr"], p) / (1 + (state["step"] - 1) * group["lr_decay"])
+        numbers, decay = (1.0, rate, group["eps"]), group["weight_decay"]
+        return (decay, *numbers) if decay else numbers
+
+    def _formula(self, group: dict[str, Any], p: Tensor, g: Tensor, state: State, numbers: Numbers) -> None:
+        g, (_, rate, eps) = decayed(g, p, numbers, 3)
+        state["sum"].add_(g * g)
+        p.sub_(g / (state["sum"].sqrt() + eps) * rate)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpugrad.autograd import is_grad_enabled
+from gpugrad.backends.update import Update
 from gpugrad.ops import creation, updates
 from gpugrad.ops.elementwise import maximum
-from gpugrad.optim.optimizer import (
-    Optimizer,
-    at,
-    at_least,
-    check_betas,
-    check_flags,
-    check_lr,
-    new_number,
-)
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed
+from gpugrad.optim.optimizer import State, at, at_least, check_betas, check_flags, check_lr, new_number
 from gpugrad.tensor import Tensor
 
 
@@ -32,60 +25,10 @@ def square_root(x: Any) -> Any:
     return x.sqrt() if isinstance(x, Tensor) else math.sqrt(x)
 
 
-def _plain(*numbers: Any) -> bool:
-    """Whether all are Python numbers, and nothing is to be differentiated through the step."""
-    return not is_grad_enabled() and not any(isinstance(x, Tensor) for x in numbers)
-
-
-def adam_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    max_exp_avg_sqs: list[Tensor],
-    steps: list[Any],
-    *,
-    lr: Any,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    amsgrad: bool,
-    maximize: bool,
-) -> None:
-    """One step in place. ``steps`` count this step too (numbers, or 0-d tensors on the device).
-
-    m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
-    p -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps), with v its running maximum under
-    AMSGrad. Weight decay adds weight_decay * p to g, or where ``decoupled`` scales p by
-    1 - lr * weight_decay first."""
-    for i, (p, grad, m, v, step) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, steps, strict=True)):
-        g = -grad if maximize else grad
-        if not amsgrad and _plain(lr, step, beta1, beta2) and updates.fusible(p, g, m, v):
-            if weight_decay and not decoupled:
-                g = updates.add_scaled(g, p, weight_decay)
-            updates.adam_(
-                p, g, m, v, beta1=beta1, beta2=beta2, eps=eps,
-                decay=1.0 - lr * weight_decay if decoupled else 1.0,
-                rate=lr / bias_correction(beta1, step), root=math.sqrt(bias_correction(beta2, step)))  # fmt: skip
-            continue
-        rate = at(lr, p)
-        if weight_decay:
-            if decoupled:
-                p.mul_(1.0 - rate * weight_decay)
-            else:
-                g = g + p * weight_decay
-        m.mul_(beta1).add_(g * (1.0 - beta1))
-        v.mul_(beta2).add_(g * g * (1.0 - beta2))
-        if amsgrad:
-            v = max_exp_avg_sqs[i].copy_(maximum(max_exp_avg_sqs[i], v))
-        denominator = v.sqrt() / square_root(bias_correction(beta2, step)) + eps
-        p.sub_(m / denominator * (rate / bias_correction(beta1, step)))
-
-
-class Adam(Optimizer):
-    """Adam; see :func:`adam_step` for the formula.
+class Adam(ElementwiseOptimizer):
+    """m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+    p -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps), with v its running maximum under AMSGrad. Weight
+    decay adds weight_decay * p to g, or where decoupled scales p by 1 - lr * weight_decay first.
 
     ``foreach`` and ``fused`` are accepted and change nothing; ``capturable`` keeps the step count on
     the device. Raises ValueError for options out of range."""
@@ -123,32 +66,47 @@ class Adam(Optimizer):
         check_betas(group["betas"])
         at_least(group["weight_decay"], 0.0, "weight_decay")
 
-    def _update(self, group: dict[str, Any]) -> None:
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> State:
+        state = {
+            "step": new_number(p, group["capturable"]),
+            "exp_avg": creation.zeros_like(p.detach()),
+            "exp_avg_sq": creation.zeros_like(p.detach()),
+        }
+        if group["amsgrad"]:
+            state["max_exp_avg_sq"] = creation.zeros_like(p.detach())
+        return state
+
+    def _plan(self, group: dict[str, Any]) -> tuple[Update, tuple[str, ...]]:
         amsgrad = group["amsgrad"]
+        update = updates.adam(bool(amsgrad), bool(group["weight_decay"]) and not group["decoupled_weight_decay"])
+        return update, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
 
-        def new_state(p: Tensor) -> dict[str, Any]:
-            state = {
-                "step": new_number(p, group["capturable"]),
-                "exp_avg": creation.zeros_like(p.detach()),
-                "exp_avg_sq": creation.zeros_like(p.detach()),
-            }
-            if amsgrad:
-                state["max_exp_avg_sq"] = creation.zeros_like(p.detach())
-            return state
-
-        params, grads, states = self._active(group, new_state)
-        for state in states:
-            state["step"] += 1
+    def _scalars(self, group: dict[str, Any], state: State, p: Tensor | None) -> Numbers:
+        lr, decay, step = at(group["lr"], p), group["weight_decay"], state["step"]
         beta1, beta2 = group["betas"] if group["differentiable"] else map(float, group["betas"])
-        adam_step(
-            params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states],
-            [s["max_exp_avg_sq"] for s in states] if amsgrad else [], [s["step"] for s in states],
-            lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
-            decoupled=group["decoupled_weight_decay"], amsgrad=amsgrad, maximize=group["maximize"])  # fmt: skip
+        rate = lr / bias_correction(beta1, step)
+        root = square_root(bias_correction(beta2, step))
+        numbers = (beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0, rate, root, group["eps"])
+        if not decay:
+            return numbers
+        if group["decoupled_weight_decay"]:
+            return (*numbers[:4], 1.0 - lr * decay, *numbers[5:])
+        return (decay, *numbers)
+
+    def _formula(self, group: dict[str, Any], p: Tensor, g: Tensor, state: State, numbers: Numbers) -> None:
+        g, (beta1, take, beta2, rest, shrink, rate, root, eps) = decayed(g, p, numbers, 8)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        if group["weight_decay"] and group["decoupled_weight_decay"]:
+            p.mul_(shrink)
+        m.mul_(beta1).add_(g * take)
+        v.mul_(beta2).add_(g * g * rest)
+        if group["amsgrad"]:
+            v = state["max_exp_avg_sq"].copy_(maximum(state["max_exp_avg_sq"], v))
+        p.sub_(m / (v.sqrt() / root + eps) * rate)
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay; see :func:`adam_step`."""
+    """Adam with decoupled weight decay; see :class:`Adam`."""
 
     def __init__(
         self,

@@ -10,7 +10,8 @@ from copy import deepcopy
 from typing import Any
 
 from gpugrad import dtypes
-from gpugrad.autograd import enable_grad, set_grad_enabled
+from gpugrad.autograd import enable_grad
+from gpugrad.autograd.modes import mode
 from gpugrad.hooks import HookDict, RemovableHandle
 from gpugrad.ops import creation
 from gpugrad.tensor import Tensor
@@ -36,7 +37,7 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(self, *args, **kwargs)
         self._stepping = True
         try:
-            for hook in list(self._step_pre_hooks.values()):
+            for hook in list(self._step_pre_hooks.values()) if self._step_pre_hooks else ():
                 new = hook(self, args, kwargs)
                 if new is not None:
                     if not (isinstance(new, tuple) and len(new) == 2):
@@ -45,7 +46,7 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                         )
                     args, kwargs = new
             result = run_step(step, self, args, kwargs)
-            for hook in list(self._step_post_hooks.values()):
+            for hook in list(self._step_post_hooks.values()) if self._step_post_hooks else ():
                 hook(self, args, kwargs)
         finally:
             self._stepping = False
@@ -65,6 +66,8 @@ class Optimizer:
 
     #: what is a number in the state of a parameter, not a tensor (unless ``capturable``)
     _numbers: tuple[str, ...] = ()
+    #: whether a step asks for all numbers that change from step to step by ``gpugrad.live``, so that it can be compiled
+    traceable = False
 
     _step_pre_hooks: HookDict
     _step_post_hooks: HookDict
@@ -101,6 +104,8 @@ class Optimizer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "traceable" not in cls.__dict__ and ("step" in cls.__dict__ or "_update" in cls.__dict__):
+            cls.traceable = False  # a step of its own, which may not keep to it
         if "step" in cls.__dict__:
             cls.step = _with_hooks(cls.__dict__["step"])  # type: ignore[method-assign]
 
@@ -113,9 +118,13 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with set_grad_enabled(bool(self.defaults.get("differentiable", False))):
+        before = mode.enabled
+        mode.enabled = bool(self.defaults.get("differentiable", False))
+        try:
             for group in self.param_groups:
                 self._update(group)
+        finally:
+            mode.enabled = before
         return loss
 
     def _update(self, group: dict[str, Any]) -> None:
@@ -125,28 +134,22 @@ class Optimizer:
     def _active(self, group: dict[str, Any], new_state: Callable[[Tensor], State]) -> tuple[list[Any], ...]:
         """Parameters of ``group`` that have gradients, those gradients, and their states, which
         ``new_state`` makes on first use."""
-        params, grads, states = [], [], []
-        for p in group["params"]:
-            grad = p.grad
-            if grad is None:
-                continue
-            state = self.state[p]
+        params = [p for p in group["params"] if p.grad is not None]
+        grads = [p.grad for p in params]
+        of = self.state
+        states = [of[p] for p in params]
+        for p, state in zip(params, states, strict=True):
             if not state:
                 state.update(new_state(p))
-            params.append(p)
-            grads.append(grad)
-            states.append(state)
         return params, grads, states
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters (or fill them with 0)."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    if set_to_none:
-                        p.grad = None
-                    else:
-                        p.grad = p.grad.detach().zero_()
+                if p.grad is None:
+                    continue
+                p.grad = None if set_to_none else p.grad.detach().zero_()
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """``hook(optimizer, args, kwargs)`` before each step; may return new (args, kwargs)."""
@@ -371,6 +374,6 @@ def loaded_number(key: str, value: Any, p: Tensor, capturable: bool) -> Any:
     return new_number(p, capturable, int(number) if key == "step" else float(number))
 
 
-def at(value: Any, p: Tensor) -> Any:
+def at(value: Any, p: Tensor | None) -> Any:
     """``value`` where ``p`` is, if it is a tensor (a learning rate may be)."""
-    return value.to(device=p.device) if isinstance(value, Tensor) else value
+    return value.to(device=p.device) if p is not None and isinstance(value, Tensor) else value

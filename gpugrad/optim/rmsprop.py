@@ -4,47 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpugrad.ops import creation
-from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr, new_number
+from gpugrad.backends.update import Update
+from gpugrad.ops import creation, updates
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed
+from gpugrad.optim.optimizer import State, at, at_least, check_flags, check_lr, new_number
 from gpugrad.tensor import Tensor
 
 
-def rmsprop_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    square_avgs: list[Tensor],
-    grad_avgs: list[Tensor],
-    buffers: list[Tensor],
-    *,
-    lr: Any,
-    alpha: float,
-    eps: float,
-    weight_decay: float,
-    momentum: float,
-    centered: bool,
-    maximize: bool,
-) -> None:
-    """One step in place.
+class RMSprop(ElementwiseOptimizer):
+    """v = alpha v + (1 - alpha) g^2, less the square of the running mean of g where ``centered``;
+    u = g / (sqrt(v) + eps);  p -= lr * u, or with momentum b = momentum b + u, p -= lr * b.
 
-    v = alpha v + (1 - alpha) g^2, less the square of the running mean of g where ``centered``;
-    u = g / (sqrt(v) + eps);  p -= lr * u, or with momentum b = momentum b + u, p -= lr * b."""
-    for i, (p, grad, v) in enumerate(zip(params, grads, square_avgs, strict=True)):
-        g = -grad if maximize else grad
-        if weight_decay:
-            g = g + p * weight_decay
-        v.mul_(alpha).add_(g * g * (1 - alpha))
-        spread = v
-        if centered:
-            mean = grad_avgs[i].mul_(alpha).add_(g * (1 - alpha))
-            spread = v - mean * mean
-        update = g / (spread.sqrt() + eps)
-        if momentum > 0:
-            update = buffers[i].mul_(momentum).add_(update)
-        p.sub_(update * at(lr, p))
-
-
-class RMSprop(Optimizer):
-    """RMSprop; see :func:`rmsprop_step` for the formula. Raises ValueError for options out of range."""
+    ``foreach`` is accepted and changes nothing. Raises ValueError for options out of range."""
 
     _numbers = ("step",)
 
@@ -76,21 +47,35 @@ class RMSprop(Optimizer):
         at_least(group["weight_decay"], 0.0, "weight_decay")
         at_least(group["alpha"], 0.0, "alpha")
 
-    def _update(self, group: dict[str, Any]) -> None:
-        def new_state(p: Tensor) -> dict[str, Any]:
-            state = {"step": new_number(p, group["capturable"]), "square_avg": creation.zeros_like(p.detach())}
-            if group["momentum"] > 0:
-                state["momentum_buffer"] = creation.zeros_like(p.detach())
-            if group["centered"]:
-                state["grad_avg"] = creation.zeros_like(p.detach())
-            return state
+    def _new_state(self, p: Tensor, group: dict[str, Any]) -> State:
+        state = {"step": new_number(p, group["capturable"])}
+        state |= {name: creation.zeros_like(p.detach()) for name in _state_names(group)}
+        return state
 
-        params, grads, states = self._active(group, new_state)
-        for state in states:
-            state["step"] += 1
-        rmsprop_step(
-            params, grads, [s["square_avg"] for s in states],
-            [s["grad_avg"] for s in states] if group["centered"] else [],
-            [s["momentum_buffer"] for s in states] if group["momentum"] > 0 else [],
-            lr=group["lr"], alpha=group["alpha"], eps=group["eps"], weight_decay=group["weight_decay"],
-            momentum=group["momentum"], centered=group["centered"], maximize=group["maximize"])  # fmt: skip
+    def _plan(self, group: dict[str, Any]) -> tuple[Update, tuple[str, ...]]:
+        update = updates.rmsprop(group["momentum"] > 0, bool(group["centered"]), bool(group["weight_decay"]))
+        return update, _state_names(group)
+
+    def _scalars(self, group: dict[str, Any], state: State, p: Tensor | None) -> Numbers:
+        momentum, decay, alpha = group["momentum"], group["weight_decay"], group["alpha"]
+        numbers = (alpha, 1 - alpha, group["eps"], *((momentum, 1.0) if momentum > 0 else ()), -at(group["lr"], p))
+        return (decay, *numbers) if decay else numbers
+
+    def _formula(self, group: dict[str, Any], p: Tensor, g: Tensor, state: State, numbers: Numbers) -> None:
+        momentum = group["momentum"] > 0
+        g, numbers = decayed(g, p, numbers, 6 if momentum else 4)
+        alpha, rest, eps, *_, step = numbers
+        spread = state["square_avg"].mul_(alpha).add_(g * g * rest)
+        if group["centered"]:
+            mean = state["grad_avg"].mul_(alpha).add_(g * rest)
+            spread = spread - mean * mean
+        update = g / (spread.sqrt() + eps)
+        if momentum:
+            update = state["momentum_buffer"].mul_(numbers[3]).add_(update)
+        p.add_(update * step)
+
+
+def _state_names(group: dict[str, Any]) -> tuple[str, ...]:
+    """The state that the step takes, in its order."""
+    momentum, centered = group["momentum"] > 0, group["centered"]
+    return ("square_avg", *(("grad_avg",) if centered else ()), *(("momentum_buffer",) if momentum else ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpugrad.live import live
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
 from gpugrad.optim.optimizer import Optimizer, check_flags, check_lr, new_number
@@ -16,6 +17,7 @@ class Rprop(Optimizer):
     whole data sets, not for batches. ``foreach`` is accepted and changes nothing. Raises ValueError."""
 
     _numbers = ("step",)
+    traceable = True
 
     def __init__(
         self,
@@ -51,9 +53,19 @@ class Rprop(Optimizer):
 
         shrink, grow = group["etas"]
         smallest, largest = group["step_sizes"]
-        for p, grad, state in zip(*self._active(group, new_state), strict=True):
+        params, grads, states = self._active(group, new_state)
+
+        def count() -> tuple[float, ...]:
+            for state in states:
+                state["step"] += 1
+            return ()
+
+        if group["capturable"]:  # the counts are tensors
+            count()
+        else:
+            live(count)
+        for p, grad, state in zip(params, grads, states, strict=True):
             g = -grad if group["maximize"] else grad
-            state["step"] += 1
             turned = g * state["prev"]
             size = state["step_size"]
             size.copy_(where(turned > 0, size * grow, where(turned < 0, size * shrink, size)).clamp(smallest, largest))

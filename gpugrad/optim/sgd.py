@@ -5,67 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from gpugrad.autograd import is_grad_enabled
-from gpugrad.ops import updates
-from gpugrad.optim.optimizer import Optimizer, at, at_least, check_flags, check_lr
+from gpugrad.ops import creation, updates
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed, has_tensors
+from gpugrad.optim.optimizer import State, at, at_least, check_flags, check_lr
 from gpugrad.tensor import Tensor
 
 
-def sgd_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    buffers: list[Tensor | None],
-    *,
-    lr: Any,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-) -> list[Tensor | None]:
-    """One step in place; returns the momentum buffers (None where momentum is 0).
-
-    g = grad + weight_decay * p;  b = momentum * b + (1 - dampening) * g (the first b is g);
-    p -= lr * (g + momentum * b if nesterov else b)."""
-    new: list[Tensor | None] = []
-    for p, grad, buffer in zip(params, grads, buffers, strict=True):
-        g = -grad if maximize else grad
-        if not is_grad_enabled() and not isinstance(lr, Tensor) and updates.fusible(p, g):
-            new.append(_in_place(p, g, buffer, lr, momentum, dampening, weight_decay, nesterov))
-            continue
-        if weight_decay:
-            g = g + p * weight_decay
-        if momentum:
-            if buffer is None:
-                buffer = g.detach().clone()
-            else:
-                buffer.mul_(momentum).add_(g * (1 - dampening) if dampening else g)
-            g = g + buffer * momentum if nesterov else buffer
-        p.sub_(g * at(lr, p))
-        new.append(buffer)
-    return new
-
-
-def _in_place(
-    p: Tensor, g: Tensor, buffer: Tensor | None, lr: float, momentum: float, dampening: float, weight_decay: float,
-    nesterov: bool,
-) -> Tensor | None:  # fmt: skip
-    """The same step in few passes; returns the momentum buffer."""
-    if weight_decay:
-        g = updates.add_scaled(g, p, weight_decay)
-    if momentum:
-        if buffer is None:
-            buffer = g.detach().clone()
-        else:
-            updates.blend_(buffer, g, momentum, 1 - dampening)
-        g = updates.add_scaled(g, buffer, momentum) if nesterov else buffer
-    updates.add_scaled_(p, g, -lr)
-    return buffer
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent; see :func:`sgd_step` for the formula.
+class SGD(ElementwiseOptimizer):
+    """g = grad + weight_decay * p;  b = momentum * b + (1 - dampening) * g (the first b is g);
+    p -= lr * (g + momentum * b if nesterov else b), or without momentum p -= lr * g.
 
     ``foreach``, ``fused`` are accepted and change nothing. Raises ValueError for options out of range."""
+
+    traceable = True
 
     def __init__(
         self,
@@ -98,16 +50,61 @@ class SGD(Optimizer):
             )
 
     def _update(self, group: dict[str, Any]) -> None:
-        buffers: list[Tensor | None]
-        if group["momentum"]:
+        momentum = bool(group["momentum"])
+        if momentum:
             params, grads, states = self._active(group, lambda p: {"momentum_buffer": None})
-            buffers = [s["momentum_buffer"] for s in states]
         else:  # no state, so that state_dict() has none either
             params = [p for p in group["params"] if p.grad is not None]
-            grads, states, buffers = [p.grad for p in params], [], [None] * len(params)
-        buffers = sgd_step(
-            params, grads, buffers,
-            lr=group["lr"], momentum=group["momentum"], dampening=group["dampening"],
-            weight_decay=group["weight_decay"], nesterov=group["nesterov"], maximize=group["maximize"])  # fmt: skip
-        for state, buffer in zip(states, buffers if states else [], strict=True):
-            state["momentum_buffer"] = buffer
+            grads, states = [p.grad for p in params], [{}] * len(params)
+        if not params:
+            return
+        if group["maximize"]:
+            grads = [-g for g in grads]
+        if is_grad_enabled() or has_tensors(group):
+            for p, g, state in zip(params, grads, states, strict=True):
+                self._formula(group, p, g, state, self._scalars(group, state, p))
+            return
+        update = updates.sgd(momentum, bool(momentum and group["nesterov"]), bool(group["weight_decay"]))
+        if not momentum:
+            self._step_parts(group, update, [params, grads], states)
+            return
+        # The first steps of parameters are done apart from the others: their buffers are 0 and become the gradient.
+        fresh = [s["momentum_buffer"] is None for s in states]
+        for first in sorted(set(fresh)):
+            members = [i for i, f in enumerate(fresh) if f is first]
+            chosen = [states[i] for i in members]
+            if first:
+                for i in members:
+                    states[i]["momentum_buffer"] = creation.zeros_like(params[i].detach())
+                chosen = [{**s, "step": 0} for s in chosen]
+            buffers = [s["momentum_buffer"] for s in chosen]
+            self._step_parts(
+                group, update, [[params[i] for i in members], [grads[i] for i in members], buffers], chosen
+            )
+
+    def _advance(self, group: dict[str, Any], state: State) -> None:
+        if "step" in state:  # counted from the first step on, while that is compiled
+            state["step"] += 1
+
+    def _key(self, state: State) -> Any:
+        return None
+
+    def _scalars(self, group: dict[str, Any], state: State, p: Tensor | None) -> Numbers:
+        momentum, decay, step = group["momentum"], group["weight_decay"], -at(group["lr"], p)
+        numbers = (decay,) if decay else ()
+        if not momentum:
+            return (*numbers, step)
+        numbers += (0.0, 1.0) if state.get("step") == 1 else (momentum, 1 - group["dampening"])
+        return (*numbers, momentum, step) if group["nesterov"] else (*numbers, step)
+
+    def _formula(self, group: dict[str, Any], p: Tensor, g: Tensor, state: State, numbers: Numbers) -> None:
+        momentum, nesterov = bool(group["momentum"]), bool(group["nesterov"])
+        g, numbers = decayed(g, p, numbers, 1 + 2 * momentum + (momentum and nesterov))
+        if momentum:
+            keep, take = numbers[:2]
+            if state["momentum_buffer"] is None:
+                state["momentum_buffer"] = g.detach().clone()
+            else:
+                state["momentum_buffer"].mul_(keep).add_(g * take if take != 1 else g)
+            g = g + state["momentum_buffer"] * numbers[2] if nesterov else state["momentum_buffer"]
+        p.add_(g * numbers[-1])

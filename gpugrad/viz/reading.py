@@ -123,8 +123,7 @@ class _Reader:
     @staticmethod
     def saved(node: OpNode) -> list[tuple[int, Any]]:
         """The backend's arrays that ``node`` still holds unchanged: (input number or -1 for the result, array)."""
-        kept = node.saved or ()
-        return [(i, array) for _, i, array, storage, version in kept if storage and storage.version == version]
+        return [(i, array) for _, i, array, storage, version in node.kept() if storage and storage.version == version]
 
     # -- drawing -----------------------------------------------------------
     def draw(self, found: Sequence[Any], roots: Sequence[Any], outputs: Sequence[Tensor]) -> None:
@@ -150,7 +149,7 @@ class _Reader:
         tells which array it is, so that one that is used twice is drawn once, with its name."""
         if not isinstance(node, OpNode) or i >= len(node.meta):
             return None
-        for _, position, array, storage, _ in node.saved or ():
+        for _, position, array, storage, _ in node.kept():
             if position == i and storage is None:
                 return self.drawing.add(Box("constant", [str(array)]))  # a Python number
         if node.meta[i] is None:

@@ -23,6 +23,7 @@ typedef double f64;
 #define RESTRICT __restrict__
 
 #define GROUP_ID ((IDX)blockIdx.x)
+#define LOCAL_COUNT ((i32)blockDim.x)
 #define LOCAL_ID ((i32)threadIdx.x)
 #define GLOBAL_ID ((IDX)blockIdx.x * (IDX)blockDim.x + (IDX)threadIdx.x)
 
@@ -47,6 +48,9 @@ HELPER u16 gg_f16_bits(f32 value) {
 #define F64_BITS(x) __longlong_as_double(x)
 #define F32_TOWARDS_ZERO(x) __double2float_rz(x)
 #define GG_INFINITY __int_as_float(0x7f800000)
+
+// The value of the item whose number differs in the bits k, among 32 that run together.
+#define SHUFFLE(v, k) __shfl_xor_sync(0xffffffffu, (v), (k))
 
 #define MUL_HIGH_U64(a, b) __umul64hi((a), (b))
 

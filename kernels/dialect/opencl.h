@@ -31,13 +31,29 @@ typedef double f64;
 #define RESTRICT restrict
 
 #define GROUP_ID ((IDX)get_group_id(0))
+#define LOCAL_COUNT ((i32)get_local_size(0))
 #define LOCAL_ID ((i32)get_local_id(0))
 #define GLOBAL_ID ((IDX)get_group_id(0) * (IDX)get_local_size(0) + (IDX)get_local_id(0))
 
 // Half types are for storage: no arithmetic in them, so no extension is needed.
 typedef half S_f16;
 #define LD_f16(p, i) vload_half((i), (p))
+#ifdef GG_CPU
+// PoCL stores one half at a time by a call (11 ms for 16M elements); of operators alone compilers make vectors (3.3 ms).
+// To nearest, ties to even: what lies below the normal numbers is rounded by adding 0.5, whose last place is 2^-24.
+HELPER u16 gg_f16_bits(f32 value) {
+    u32 bits = as_uint(value), size = bits & 0x7fffffffu;
+    u32 normal = (size + 0xfffu + ((size >> 13) & 1u) - 0x38000000u) >> 13;
+    u32 small = as_uint(as_float(size) + 0.5f) - 0x3f000000u;
+    u32 half_ = size < 0x38800000u ? small : normal;
+    half_ = size >= 0x477ff000u ? 0x7c00u : half_;
+    half_ = size > 0x7f800000u ? 0x7e00u | ((size >> 13) & 0x3ffu) : half_;
+    return (u16)(half_ | ((bits >> 16) & 0x8000u));
+}
+#define ST_f16(p, i, v) (((GLOBAL u16 *)(p))[i] = gg_f16_bits(v))
+#else
 #define ST_f16(p, i, v) vstore_half_rte((v), (i), (p))
+#endif
 
 #define BITS_F32(x) as_uint(x)
 #define F32_BITS(x) as_float(x)
@@ -49,6 +65,10 @@ typedef half S_f16;
 #define GG_INFINITY INFINITY
 
 #define MUL_HIGH_U64(a, b) mul_hi((a), (b))
+
+#if defined(GG_CPU) && defined(__clang__) && defined(__FMA__)  // PoCL's fma may be a call
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf((a), (b), (c))
+#endif
 
 // One thread alone sees 0 come back from FIRST: the winner among those that report.
 #define FIRST(p, id) atomic_cmpxchg((volatile GLOBAL int *)(p), 0, (id))

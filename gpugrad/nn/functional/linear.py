@@ -16,7 +16,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``: ``[*, in]``, ``[out, in]`` (or ``[in]``), ``[out]`` give ``[*, out]``.
 
     Raises RuntimeError where the shapes do not fit."""
-    if input.dim() == 0 or input.shape[-1] != weight.shape[-1]:
+    if not input._array.ndim or input._array.shape[-1] != weight._array.shape[-1]:
         raise RuntimeError(
             f"linear: input of shape {tuple(input.shape)} does not fit weight of shape "
             f"{tuple(weight.shape)}: the last dimensions must be equal"

@@ -52,6 +52,33 @@ def _check_weight(op: str, weight: Tensor | None, input: Tensor, classes: int) -
         )
 
 
+def _checked_classes(
+    op: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str
+) -> tuple[int, Tensor]:
+    """The dimension of the classes, and the target, after all of what can be checked without their values."""
+    dim = _class_dim(op, input)
+    if input.dim() == 1 and tuple(target.shape) == (1,):
+        target = target.squeeze(0)
+    _check_targets(op, input, target, dim)
+    _check_weight(op, weight, input, input.shape[dim])
+    check_reduction(reduction, op)
+    return dim, target
+
+
+def _of_classes(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, op: str = "cross_entropy"
+) -> Tensor:
+    """Cross-entropy of floating logits and class indices, one row of logits for each."""
+    dim, target = _checked_classes(op, input, target, weight, reduction)
+    rows = input.movedim(1, -1) if dim and input.dim() > 2 else input
+    index = target.to(dtype=dtypes.int64).reshape(-1)
+    mean = reduction == "mean"
+    loss = ops.fused.cross_entropy(rows.reshape(-1, input.shape[dim]), index, weight, ignore_index, op, mean)
+    if not mean:
+        loss = loss.sum() if reduction == "sum" else loss.reshape(target.shape)
+    return loss.to(dtype=input.dtype)
+
+
 def _nll(
     op: str,
     log_probs: Tensor,
@@ -61,13 +88,8 @@ def _nll(
     reduction: str,
     label_smoothing: float,
 ) -> Tensor:
-    dim = _class_dim(op, log_probs)
-    if log_probs.dim() == 1 and tuple(target.shape) == (1,):
-        target = target.squeeze(0)
-    _check_targets(op, log_probs, target, dim)
+    dim, target = _checked_classes(op, log_probs, target, weight, reduction)
     classes = log_probs.shape[dim]
-    _check_weight(op, weight, log_probs, classes)
-    check_reduction(reduction, op)
     used = target != ignore_index
     index = where(used, target, 0).to(dtype=dtypes.int64)
     chosen = log_probs.gather(dim, index.unsqueeze(dim), op=op).squeeze(dim)
@@ -127,6 +149,8 @@ def cross_entropy(
         raise RuntimeError(f"{op}: label_smoothing={label_smoothing} is outside [0, 1]")
     dim = _class_dim(op, input)
     if tuple(target.shape) != tuple(input.shape):
+        if input.is_floating_point() and not label_smoothing and input.numel():
+            return _of_classes(input, target, weight, ignore_index, reduction)
         return _nll(op, ops.log_softmax(input, dim), target, weight, ignore_index, reduction, label_smoothing)
     if not target.is_floating_point():
         raise RuntimeError(

@@ -9,8 +9,9 @@ from typing import Any
 from gpugrad import ops
 from gpugrad.nn import functional as F
 from gpugrad.nn.functional.grid import _MODES, _PADDINGS
-from gpugrad.nn.functional.normalization import _moments, _widened
 from gpugrad.ops import creation
+from gpugrad.ops.fused import widened
+from gpugrad.ops.normalization import moments
 from gpugrad.tensor import Tensor
 
 
@@ -30,7 +31,7 @@ def native_layer_norm(
     of size 1), which have no graph."""
     y = F.layer_norm(input, normalized_shape, weight, bias, eps)
     dims = tuple(range(input.dim() - len(normalized_shape), input.dim()))
-    _, mean, var = _moments(_widened(input), dims)
+    _, mean, var = moments(widened(input), dims)
     mean, scale = _saved(input, mean, var, eps)
     return y, mean.detach(), scale.detach()
 
@@ -43,7 +44,7 @@ def native_group_norm(
     if input.numel() != N * C * HxW:
         raise RuntimeError(f"native_group_norm: input of shape {tuple(input.shape)} is not {N} x {C} x {HxW}")
     y = F.group_norm(input, group, weight, bias, eps)
-    _, mean, var = _moments(_widened(input).reshape(N, group, C // group * HxW), (2,))
+    _, mean, var = moments(widened(input).reshape(N, group, C // group * HxW), (2,))
     return y, *(m.squeeze(2) for m in _saved(input, mean, var, eps))
 
 
@@ -63,7 +64,7 @@ def native_batch_norm(
     if not training:
         nothing = creation.zeros(0, dtype=input.dtype, device=input.device)
         return y, nothing, nothing.clone()
-    _, mean, var = _moments(_widened(input), (0, *range(2, input.dim())))
+    _, mean, var = moments(widened(input), (0, *range(2, input.dim())))
     return y, *(m.flatten().detach() for m in _saved(input, mean, var, eps))
 
 

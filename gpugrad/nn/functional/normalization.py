@@ -8,23 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from gpugrad import dtypes
+from gpugrad import dtypes, ops
 from gpugrad.autograd import no_grad
 from gpugrad.nn.functional.conv import pad
 from gpugrad.nn.functional.pooling import avg_pool1d
-from gpugrad.nn.functional.shapes import is_half
+from gpugrad.ops.fused import widened
+from gpugrad.ops.normalization import moments
 from gpugrad.tensor import Tensor
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if is_half(x) else x
-
-
-def _moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """x minus its mean, the mean and the (biased) variance over ``dims``, kept as size 1."""
-    mean = x.mean(dim=dims, keepdim=True)
-    centred = x - mean
-    return centred, mean, centred.square().mean(dim=dims, keepdim=True)
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -65,28 +55,26 @@ def batch_norm(
         raise RuntimeError(f"batch_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")
     _per_channel("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     shape = (1, -1) + (1,) * (input.dim() - 2)
-    x = _widened(input)
     if training:
-        dims = (0, *range(2, x.dim()))
-        count = x.numel() // max(x.shape[1], 1)
+        count = input.numel() // max(input.shape[1], 1)
         if count == 0:  # nothing to normalise, and the running moments stay
-            return _affine(x, weight, bias, shape).to(dtype=input.dtype)
+            return _affine(widened(input), weight, bias, shape).to(dtype=input.dtype)
         if count == 1:
             raise ValueError(
                 f"batch_norm: an input of shape {tuple(input.shape)} has at most one value per channel, which has no "
                 "variance to train on; use a larger batch or eval()"
             )
-        centred, mean, var = _moments(x, dims)
+        y, mean, var = ops.normalization.batch_norm(input, weight, bias, eps)
         _update_running(running_mean, mean, momentum, 1.0)
         _update_running(running_var, var, momentum, count / (count - 1))
-    else:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("batch_norm: running_mean and running_var must be given when training=False")
-        centred, var = x - running_mean.reshape(shape), _widened(running_var).reshape(shape)
+        return y
+    if running_mean is None or running_var is None:
+        raise RuntimeError("batch_norm: running_mean and running_var must be given when training=False")
     # The scale is made per channel first: one pass over the data fewer.
-    scale = (var + eps).rsqrt()
+    scale = (widened(running_var).reshape(shape) + eps).rsqrt()
     if weight is not None:
-        scale = scale * _widened(weight).reshape(shape)
+        scale = scale * widened(weight).reshape(shape)
+    centred = widened(input) - running_mean.reshape(shape)
     return _affine(centred * scale, None, bias, shape).to(dtype=input.dtype)
 
 
@@ -122,11 +110,12 @@ def instance_norm(
             f"instance_norm: an input of shape {tuple(input.shape)} has at most one element per channel, "
             "too few for a variance; it needs larger spatial sizes or running statistics"
         )
-    x = _widened(input)
-    centred, mean, var = _moments(x, tuple(range(2, x.dim())))
-    _update_running(running_mean, mean.detach().mean(dim=0), momentum, 1.0)
-    _update_running(running_var, var.detach().mean(dim=0), momentum, count / (count - 1))
-    return _affine(centred * (var + eps).rsqrt(), weight, bias, shape).to(dtype=input.dtype)
+    if running_mean is not None or running_var is not None:
+        _, mean, var = moments(widened(input.detach()), tuple(range(2, input.dim())))
+        _update_running(running_mean, mean.mean(dim=0), momentum, 1.0)
+        _update_running(running_var, var.mean(dim=0), momentum, count / (count - 1))
+    y = ops.normalization.group_norm(widened(input), input.shape[1], eps) if input.numel() else input
+    return _affine(y, weight, bias, shape).to(dtype=input.dtype)
 
 
 def _trailing(op: str, input: Tensor, normalized_shape: Sequence[int], **vectors: Tensor | None) -> tuple[int, ...]:
@@ -151,8 +140,7 @@ def layer_norm(
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016). Raises RuntimeError."""
     dims = _trailing("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-    centred, _, var = _moments(_widened(input), dims)
-    return _affine(centred * (var + eps).rsqrt(), weight, bias, tuple(normalized_shape)).to(dtype=input.dtype)
+    return ops.normalization.layer_norm(input, weight, bias, len(dims), eps)
 
 
 def rms_norm(
@@ -161,11 +149,9 @@ def rms_norm(
     """x / sqrt(mean of x^2 + eps) * weight over the last dimensions (Zhang & Sennrich 2019); ``eps``
     defaults to the dtype's. Raises RuntimeError."""
     dims = _trailing("rms_norm", input, normalized_shape, weight=weight)
-    x = _widened(input)
     if eps is None:
-        eps = dtypes.finfo(x.dtype).eps
-    y = x * (x.square().mean(dim=dims, keepdim=True) + eps).rsqrt()
-    return _affine(y, weight, None, tuple(normalized_shape)).to(dtype=input.dtype)
+        eps = dtypes.finfo(widened(input).dtype).eps
+    return ops.normalization.rms_norm(input, weight, len(dims), eps)
 
 
 def group_norm(
@@ -175,16 +161,14 @@ def group_norm(
     (Wu & He 2018). Raises RuntimeError for channels that num_groups does not divide."""
     if input.dim() < 2:
         raise RuntimeError(f"group_norm: input of shape {tuple(input.shape)} needs at least 2 dimensions")
-    n, c = input.shape[:2]
+    c = input.shape[1]
     if num_groups < 1 or c % num_groups:
         raise RuntimeError(
             f"group_norm: {input.shape[1]} channels of input {tuple(input.shape)} cannot be split evenly into "
             f"num_groups={num_groups}"
         )
     _per_channel("group_norm", input, weight=weight, bias=bias)
-    x = _widened(input).reshape(n, num_groups, c // num_groups * prod(input.shape[2:]))
-    centred, _, var = _moments(x, (2,))
-    y = (centred * (var + eps).rsqrt()).reshape(input.shape)
+    y = ops.normalization.group_norm(widened(input), num_groups, eps)
     return _affine(y, weight, bias, (1, -1) + (1,) * (input.dim() - 2)).to(dtype=input.dtype)
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 
 from gpugrad.autograd import no_grad
-from gpugrad.ops import creation, joining
+from gpugrad.ops import creation, joining, updates
 from gpugrad.tensor import Tensor
 
 
@@ -29,9 +29,11 @@ def get_total_norm(
     if not given:
         return creation.tensor(0.0)
     device = given[0].device
-    with no_grad():
-        norms = joining.stack([t.detach().norm(norm_type).to(device) for t in given])
-        total = norms.norm(norm_type)
+    total = updates.total_norm(given) if norm_type == 2 else None
+    if total is None:
+        with no_grad():
+            norms = joining.stack([t.detach().norm(norm_type).to(device) for t in given])
+            total = norms.norm(norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
             f"the gradients have a non-finite norm (norm_type={norm_type}); look for infinities and "
@@ -47,9 +49,7 @@ def clip_grads_with_norm_(
     Nothing is read back from the device."""
     scale = (max_norm / (total_norm + 1e-6)).clamp(max=1.0)
     with no_grad():
-        for p in _tensors(parameters):
-            if p.grad is not None:
-                p.grad.mul_(scale.to(device=p.grad.device, dtype=p.grad.dtype))
+        updates.scale_([p.grad for p in _tensors(parameters) if p.grad is not None], scale)
 
 
 def clip_grad_norm_(
