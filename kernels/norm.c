@@ -131,7 +131,6 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *x, GLO
             level[0] += value;
             slope[0] += value * normal;
         }
-        if (!(par.has & 2)) continue;
 #ifdef CENTRED
         GATHER(even, partial, ADD, level)
         even /= (T)par.n;
@@ -140,19 +139,21 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *x, GLO
 #endif
         GATHER(steep, partial, ADD, slope)
         steep /= (T)par.n;
-        FOR_WHOLE {
-            FETCH(v, g, from + j)
-            FETCH(h, x, in + j)
-            if (par.has & 1) {
-                FETCH(w, weight, par.weight + j)
+        if (par.has & 2) {  // and not `continue` before: PoCL loses its way where a jump passes by a barrier
+            FOR_WHOLE {
+                FETCH(v, g, from + j)
+                FETCH(h, x, in + j)
+                if (par.has & 1) {
+                    FETCH(w, weight, par.weight + j)
+                }
+                EACH v[gg_j] = (v[gg_j] * w[gg_j] - even - FROM_MEAN(h[gg_j]) * scale * steep) * scale;
+                STORE(dx, to + j, v)
             }
-            EACH v[gg_j] = (v[gg_j] * w[gg_j] - even - FROM_MEAN(h[gg_j]) * scale * steep) * scale;
-            STORE(dx, to + j, v)
-        }
-        FOR_REST {
-            T value = ONE(g, from + j), normal = FROM_MEAN(ONE(x, in + j)) * scale;
-            if (par.has & 1) value *= ONE(weight, par.weight + j);
-            ST(X, dx, to + j, (value - even - normal * steep) * scale);
+            FOR_REST {
+                T value = ONE(g, from + j), normal = FROM_MEAN(ONE(x, in + j)) * scale;
+                if (par.has & 1) value *= ONE(weight, par.weight + j);
+                ST(X, dx, to + j, (value - even - normal * steep) * scale);
+            }
         }
     }
 }

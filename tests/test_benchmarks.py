@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +219,37 @@ def test_slope_of_known_growth():
     assert linear.slope == pytest.approx(1)
     assert square.slope == pytest.approx(2)
     page = scaling.page([linear, square], "command", "cpu", 2)
-    assert "| 1 | 32 | 1.00 |" in page and "| 1 | 32 | 2.00 (above 1.1) |" in page
+    assert "| 1 | 32 | 1.00 | 1.00 |" in page and "| 1 | 32 | 2.00 | 2.00 (superlinear) |" in page
+    step = scaling.Measured(axis, axis.sizes, [1.0, 2.0, 4.0, 8.0, 32.0, 64.0])  # dearer from 16 on, and then level
+    assert step.slope > scaling.LIMIT and step.last == pytest.approx(1) and not step.superlinear
+
+
+def test_scaling_figures_are_kept(tmp_path):
+    """Axes measured one after another end up on one page; figures from elsewhere do not."""
+    first, second = (scaling.Measured(a, a.sizes, [float(n) for n in a.sizes]) for a in scaling.AXES[:2])
+    path = tmp_path / "kept.json"
+    assert scaling.kept(path, [second], {"cores": 2}) == [second]
+    assert [m.axis.name for m in scaling.kept(path, [first], {"cores": 2})] == [first.axis.name, second.axis.name]
+    assert scaling.kept(path, [first], {"cores": 4}) == [first]
+
+
+def test_missed_goals_have_reasons(tmp_path):
+    row = race(Scripted("gpugrad", 1.0, 0.002), Scripted("torch", 1.0, 0.001)).row("cpu")
+    path = tmp_path / "reasons.toml"
+    path.write_text('[softmax]\ncpu = "Because."\n')
+    (line,) = report.reasons_of([row], "cpu:0", path)
+    assert line.startswith("softmax: eager takes 2.00 times eager PyTorch's time, the goal is 1.2; ")
+    assert line.endswith("the goal is 1.0: Because.")
+    path.write_text("")
+    assert report.reasons_of([row], "cpu", path)[0].endswith("not yet looked into.")
+    good = race(Scripted("gpugrad", 1.0, 0.001), Scripted("torch", 1.0, 0.002)).row("cpu")
+    assert report.reasons_of([good], "cpu", path) == []
+
+
+def test_reasons_name_workloads():
+    known = tomllib.loads(report.REASONS.read_text())
+    assert set(known) <= set(NAMES)
+    assert all(set(by_device) <= {"cpu", "opencl", "cuda"} for by_device in known.values())
 
 
 @pytest.mark.parametrize("axis", scaling.AXES, ids=lambda axis: axis.name)

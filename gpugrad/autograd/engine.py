@@ -130,7 +130,12 @@ def _added(held: Any, gradient: Any, is_sum: bool, create_graph: bool) -> Any:
 def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> None:
     if leaf._grad is None:
         # A clone is contiguous, and nobody else's: in-place changes of one .grad must not show in another.
-        leaf._grad = gradient if owned and gradient.is_contiguous() else gradient.clone()
+        if owned and gradient.is_contiguous():
+            leaf._grad = gradient
+        elif create_graph:
+            leaf._grad = gradient.clone()
+        else:
+            leaf._grad = gradient._wrap(gradient._backend.copy(gradient._array), gradient._backend)
         if not create_graph and leaf._grad._node is not None:
             leaf._grad = leaf._grad.detach()
     elif create_graph:

@@ -94,6 +94,7 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
 
     name = "cpu"
     index = 0
+    lowering = "host"
 
     def __init__(self) -> None:
         self._workers = Workers()

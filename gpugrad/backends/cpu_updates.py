@@ -49,8 +49,10 @@ _scratch = _Scratch()
 
 class Program:
     """An update as a list of NumPy calls for numbers of which those in ``ones`` are 1: what is multiplied by these
-    stays as it is (unless that were the statement's result). ``lines``: (function, places of its operands or None for a second, place of its result) in a list of values:
-    arrays, numbers, numbers computed from these (``folded``), ``rows`` of scratch memory."""
+    stays as it is (unless that were the statement's result).
+
+    ``lines``: (function, places of its operands or None for a second, place of its result) in a list of values: arrays,
+    numbers, numbers computed from these (``folded``), ``rows`` of scratch memory."""
 
     __slots__ = ("lines", "folded", "rows")
 

@@ -25,9 +25,9 @@ from gpugrad.backends.cached_files import cache_folder, store
 logger = logging.getLogger("gpugrad")
 
 _FORMAT = 1
-_ROUNDS = 3
+_ROUNDS = 5
 _SAMPLE = 2e-3  # seconds, about, of one measurement
-_MARGIN = 0.95  # of the first candidate's time: what another one must stay below to be preferred
+_MARGIN = 0.9  # of the first candidate's time: what another one must stay below to be preferred
 
 
 def rounded(n: int) -> int:

@@ -18,8 +18,8 @@ class Recipe:
     """An elementwise computation as NumPy functions, each of which writes into memory that is there.
 
     ``lines`` give values to the result ``y`` and to the temporary ``t`` out of the inputs ``a``, ``b``, ...; ``y`` may
-    lie where ``a`` is, so no line reads ``a`` after ``y`` was written. Lines of numbers alone give the temporaries ``k``
-    and ``l``. Called, it computes like any function of NumPy."""
+    lie where ``a`` is, so no line reads ``a`` after ``y`` was written. Lines of numbers alone give the temporaries
+    ``k`` and ``l``. Called, it computes like any function of NumPy."""
 
     __slots__ = ("lines",)
 

@@ -40,6 +40,12 @@ class Lowering:
         self._empty: list[tuple[int, tuple[int, ...], Any]] = []
         self._arguments = [(b.number, b.position) for b in program.buffers if b.position >= 0]
         self.actions: list[Action] = self.prepare()
+        # What nothing writes has no elements, or was asked for uninitialised.
+        written = {v.buffer for s in program.steps for v in s.writes()}
+        unwritten = (program.used() | {v.buffer for v in program.results}) - written
+        self._empty += [
+            (b.number, (b.nbytes // b.dtype.itemsize,), b.dtype) for b in unwritten if b.role in ("temporary", "result")
+        ]
         self._results = [self._reader(v) for v in program.results]
 
     def run(self, arguments: Sequence[Any], numbers: Sequence[float]) -> list[Any]:

@@ -56,12 +56,11 @@ class LaneText(Text):
     def helpers(self, whole: bool = True) -> str:
         if not whole:
             return super().helpers(False)
-        before = "".join(f"#define {name}(x) {text}\n" for name, text in _FUNCTIONS.items())
-        after = "".join(f"#undef {name}\n" for name in _FUNCTIONS)
-        sections = []
-        for short, texts in sorted(self._helpers.items()):
-            section = _section(short, texts, True)
-            sections.append(before + section + after if short == "f32" else section)
+        # The section of f32 comes last: what the device's own names stand for does not come back.
+        sections = [_section(short, texts, True) for short, texts in sorted(self._helpers.items()) if short != "f32"]
+        if "f32" in self._helpers:
+            sections += [f"#undef {name}\n#define {name}(x) {text}\n" for name, text in _FUNCTIONS.items()]
+            sections.append(_section("f32", self._helpers["f32"], True))
         return "".join(sections)
 
 
@@ -90,15 +89,15 @@ class _LaneWriter(_Writer):
         for i in reductions:
             self._line(f"{self._type(i)} r{i}[{LANES}];")
             self._line(f"for (i32 lane = 0; lane < {LANES}; lane++) r{i}[lane] = {self._start(i)};")
-        self._line(f"IDX whole = {first} + ({last} - {first}) / {LANES} * {LANES};")
-        self._open(f"for (IDX top = {first}; top < whole; top += {LANES})")
+        self._line(f"IDX whole{p} = {first} + ({last} - {first}) / {LANES} * {LANES};")
+        self._open(f"for (IDX top = {first}; top < whole{p}; top += {LANES})")
         self._open(f"LANE_LOOP for (i32 lane = 0; lane < {LANES}; lane++)")
         self._line("IDX j = top + lane;")
         self._lane_body(members, reductions)
         self._close()
         self._close()
-        self._open(f"for (IDX j = whole; j < {last}; j++)")
-        self._line("i32 lane = (i32)(j - whole);")
+        self._open(f"for (IDX j = whole{p}; j < {last}; j++)")
+        self._line(f"i32 lane = (i32)(j - whole{p});")
         self._lane_body(members, reductions)
         self._close()
         for i in reductions:

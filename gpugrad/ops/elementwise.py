@@ -35,7 +35,6 @@ cosh: Any
 tanh_backward: Any
 sigmoid_backward: Any
 relu_backward: Any
-relu_backward: Any
 
 # -- arithmetic --------------------------------------------------------------
 

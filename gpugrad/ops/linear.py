@@ -269,7 +269,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     backend = input._backend
     dtype = x.dtype
     usual = x.ndim > 1 and w.ndim == 2 and x.shape[-1] == w.shape[1] and backend is weight._backend
-    if usual and dtype == w.dtype and dtype != bool:
+    if usual and dtype == w.dtype and dtype.kind != "b":
         if bias is None:
             return _of_rows(lambda rows: _matmul(rows, weight, turn_a=False, turn_b=True), input, w.shape[0])
         c = bias._array

@@ -151,9 +151,7 @@ def _batch_norm_plain(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     return _batch_norm_moments(x, weight, bias, eps)[0]
 
 
-def _batch_norm_gradients(
-    g: Any, a: Any, b: Any, second: Any, eps: float, needed: Sequence[bool]
-) -> tuple[Any, ...]:
+def _batch_norm_gradients(g: Any, a: Any, b: Any, second: Any, eps: float, needed: Sequence[bool]) -> tuple[Any, ...]:
     shape = tuple(a._array.shape)
     c = shape[1]
     routine = backward_routine(g, "batch_norm_backward")
@@ -192,5 +190,3 @@ def group_norm(x: Any, groups: int, eps: float) -> Any:
     shape = tuple(x._array.shape)
     rows = reshape(x, (shape[0], groups, prod(shape[1:]) // groups))
     return reshape(layer_norm(rows, None, None, 1, eps), shape)
-
-

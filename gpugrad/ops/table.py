@@ -294,10 +294,10 @@ _devices: dict[Any, Device] = {}
 class OpNode(Node):
     """One recorded call of a row.
 
-    ``saved``: array, storage record and its version of each value that ``plan.saves`` names, in one flat tuple (a Python
-    number has no record); None once freed. ``shapes`` of the inputs, None for a Python number. ``dtypes``: one for each
-    input; or a single one, by those who make nodes of elementwise rows, if that is the dtype of all inputs and of the
-    result."""
+    ``saved``: array, storage record and its version of each value that ``plan.saves`` names, in one flat tuple (a
+    Python number has no record); None once freed. ``shapes`` of the inputs, None for a Python number. ``dtypes``: one
+    for each input; or a single one, by those who make nodes of elementwise rows, if that is the dtype of all inputs
+    and of the result."""
 
     __slots__ = ("plan", "saved", "params", "shapes", "dtypes", "backend")
 
@@ -335,7 +335,7 @@ class OpNode(Node):
         return tuple(None if shape is None else (shape, d) for shape, d in zip(self.shapes, dtypes, strict=True))
 
     def kept(self) -> list[tuple[str, int, Any, Storage | None, int]]:
-        """What is saved: (its name in the vjps, input number or -1, -2 for a result, array, storage record, version)."""
+        """What is saved: (name in the vjps, input number or -1, -2 for a result, array, storage record, version)."""
         saved = self.saved or ()
         pairs = zip(self.plan.names, self.plan.saves, strict=True) if saved else ()
         return [(name, position, *saved[3 * k : 3 * k + 3]) for k, (name, position) in enumerate(pairs)]
@@ -518,6 +518,15 @@ def note(
     return node
 
 
+def _record_one(op: Op, out: Any, x: Any, params: dict[str, Any]) -> None:
+    """:func:`record` for the one input ``x``, if that has an edge."""
+    edge = edge_of(x)
+    if edge is not None:
+        array = x._array
+        plan = op.plans.get(1) or op.new_plan(1, 1)
+        out._node = note(plan, out, (x,), (edge,), (array.shape,), (array.dtype,), params)
+
+
 def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
     """Edges of the inputs, or None if no gradient is asked for."""
     if not mode.enabled:
@@ -604,6 +613,11 @@ def primitive(name: str, vjp: Any = None, **row: Any) -> Callable[[Callable[...,
             backend = x._backend
             if len(inputs) == 1:
                 value = op.forward(backend, x._array, **params)  # type: ignore[misc]
+                if type(value) is not tuple:
+                    out = wrap(value, backend)
+                    if differentiable and mode.enabled:
+                        _record_one(op, out, x, params)
+                    return out
             else:
                 for x in inputs:
                     if x._backend is not backend:
@@ -638,9 +652,7 @@ def view(name: str, vjp: Any, **row: Any) -> Callable[[Callable[..., Any]], Call
         def call(x: Any, **params: Any) -> Any:
             out = make_view(x, *geometry(x._array, **params))
             if mode.enabled:
-                edge = edge_of(x)
-                if edge is not None:
-                    record(op, out, (x,), (edge,), params)
+                _record_one(op, out, x, params)
             return out
 
         call.__name__ = call.__qualname__ = name

@@ -27,7 +27,7 @@ class _StandIn:
     """An array of which the dtype is known; ``name`` is what the program calls it."""
 
     __slots__ = ("dtype", "name")
-    #: asked for where dtypes are promoted; of one floating dtype and bools comes that dtype for any number of dimensions
+    #: asked for where dtypes are promoted: of one floating dtype and bools comes that dtype, whatever this is
     ndim = 1
 
     def __init__(self, name: str, dtype: np.dtype) -> None:
