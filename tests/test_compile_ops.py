@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
-from gpugrad.devices import backend_of
 from gpugrad.compiler import GraphBreak
+from gpugrad.devices import backend_of
 from tests.test_ops import CASES, call, make_inputs, rng_for
 
 #: rows whose Python, or that of their derivative, reads values, or whose result has a shape that depends on them

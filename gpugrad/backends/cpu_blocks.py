@@ -229,7 +229,7 @@ def add_slices(out: np.ndarray, index: np.ndarray, source: np.ndarray) -> None:
     """``out[index[i]] += source[i]`` for each i in order.
 
     Slices that come up to three times are added in as many rounds, in which no destination occurs twice; what the
-    others get is added up first. (8192 slices of 256 into 32768: 1.3 ms, ``np.add.at`` 14.7, ``reduceat`` alone 9.3.)"""
+    others get is added up first. (``np.add.at`` takes ten times as long for 8192 slices of 256 into 32768.)"""
     keys = index.astype(np.uint16) if out.shape[0] <= 1 << 16 else index  # a radix sort
     order = np.argsort(keys, kind="stable")
     keys = index[order]

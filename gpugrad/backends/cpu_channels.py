@@ -111,8 +111,8 @@ class ChannelOps(RowOps):
                         np.copyto(target, out, "unsafe")
 
             self._in_blocks(apply, len(cuts), ROW_BLOCK)
-        vectors = zip((dweight, dbias), needed[1:], strict=True)
-        return dx, *(self._calm(v.astype, x.dtype) if wanted else None for v, wanted in vectors)
+        for_weight = self._calm(dweight.astype, x.dtype) if needed[1] else None
+        return dx, for_weight, self._calm(dbias.astype, x.dtype) if needed[2] else None
 
 
 # -- helpers -------------------------------------------------------------------

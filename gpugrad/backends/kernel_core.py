@@ -65,6 +65,7 @@ class KernelCore(Backend):
     """Memory, kernels and plans; the base of the operations."""
 
     array_type: type[StridedArray] = StridedArray
+    lowering = "launches"
 
     def __init__(self, index: int, dialect: str, cpu_shapes: bool, fp64: bool, max_group: int = 256) -> None:
         self.index = index

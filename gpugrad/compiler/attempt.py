@@ -235,6 +235,8 @@ class Attempt:
         if program is not None:
             program.live = tracer.live_functions
             program.results = outputs
+            if not differentiable:
+                tracer.fold({v.buffer for v in outputs})
             if differentiable:
                 leaves = [given[i] for i in trace.inputs]
                 trace.differentiated = differentiate(tracer, program, differentiable, numbers, leaves, around, lower)

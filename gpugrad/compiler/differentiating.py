@@ -224,8 +224,11 @@ def _split(
     self: Differentiated, tracer: Any, program: Program, marker: int, arguments: list[Buffer], views: list[View]
 ) -> Program | None:
     """The backward program, taken off the end of ``program``; what it reads becomes results of ``program``."""
+    forward = set(map(id, program.steps[:marker]))
+    tracer.fold({v.buffer for v in (*program.results, *views)})
     back = Program(program.backend)
-    back.steps, program.steps = program.steps[marker:], program.steps[:marker]
+    back.steps = [s for s in program.steps if id(s) not in forward]
+    program.steps = [s for s in program.steps if id(s) in forward]
     back.results = views
     back.prune()
     if any(isinstance(x, Number) for step in back.steps for x in _scalars(step)):

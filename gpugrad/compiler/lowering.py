@@ -44,7 +44,9 @@ class Lowering:
         written = {v.buffer for s in program.steps for v in s.writes()}
         unwritten = (program.used() | {v.buffer for v in program.results}) - written
         self._empty += [
-            (b.number, (b.nbytes // b.dtype.itemsize,), b.dtype) for b in unwritten if b.role in ("temporary", "result")
+            (b.number, (b.nbytes // b.dtype.itemsize,), b.dtype)
+            for b in unwritten
+            if b.role in ("temporary", "result")
         ]
         self._results = [self._reader(v) for v in program.results]
 
@@ -115,7 +117,7 @@ class Lowering:
         return None if self._is_fresh(v) else self._reader(v)
 
     def _is_fresh(self, v: View) -> bool:
-        """Whether a write of ``v`` is the first of a buffer, and of all of it, so that a call may make it anew. A buffer
+        """Whether a write of ``v`` is the first of a buffer, and of all of it: a call may then make it anew. A buffer
         that is first written in part is allocated before each run."""
         buffer = v.buffer
         if buffer.role not in ("temporary", "result") or buffer in self._made:

@@ -200,6 +200,9 @@ class Call:
 
 Step = Map | Reduce | Fill | Call
 
+#: results of constant operands are computed once if they have no more bytes than this
+MOST_FOLDED = 1 << 18
+
 #: the kernel of casts and copies
 CAST = Elementwise("cast", lambda a: a, "a", 1)
 
@@ -211,6 +214,18 @@ def views_in(value: Any) -> Iterator[View]:
     elif isinstance(value, (list, tuple)):
         for v in value:
             yield from views_in(v)
+
+
+def _repeats(step: Step) -> bool:
+    """Whether a step gives the same whenever it runs."""
+    if isinstance(step, Call):
+        scalars = (*step.args, *step.kwargs.values())
+        return step.method in ("arange", "take", "gather", "sort", "scan") and not any(
+            isinstance(x, Number) for x in scalars
+        )
+    if isinstance(step, Map):
+        return step.kernel.check is None and not any(isinstance(x, Number) for x in step.inputs)
+    return not isinstance(step, Fill) or not isinstance(step.value, Number)
 
 
 class Program:
@@ -245,6 +260,40 @@ class Program:
         kept.reverse()
         gone = len(self.steps) - len(kept)
         self.steps = kept
+        return gone
+
+    def fold(self, arrays: dict[Buffer, Any], constants: set[Buffer], kept: set[Buffer]) -> int:
+        """Take out small steps whose operands are constants (an arange, a mask made of two of them); returns how many.
+
+        ``arrays``: memory of the traced run by buffer, ``constants``: buffers that hold constants already, ``kept``:
+        those that leave the program. What such a step wrote is kept as it was in that run."""
+        writes: dict[Buffer, int] = {}
+        for step in self.steps:
+            for v in step.writes():
+                writes[v.buffer] = writes.get(v.buffer, 0) + 1
+        known = set(constants)
+        left: list[Step] = []
+        for step in self.steps:
+            out = step.writes()[0].buffer if len(step.writes()) == 1 else None
+            if (
+                out is None
+                or out.role != "temporary"
+                or out in kept
+                or writes[out] > 1
+                or out.nbytes > MOST_FOLDED
+                or not all(v.buffer in known for v in step.reads())
+                or not _repeats(step)
+            ):
+                left.append(step)
+                continue
+            known.add(out)
+            if isinstance(step, Fill):  # as cheap as reading it: stays, unless all that read it go
+                left.append(step)
+            else:
+                out.role, out.array = "outside", arrays[out]
+                constants.add(out)
+        gone = len(self.steps) - len(left)
+        self.steps = left
         return gone
 
     def used(self) -> set[Buffer]:

@@ -202,6 +202,11 @@ class Tracer:
                 return None
         return self.view(array, backend)
 
+    def fold(self, kept: set[Buffer]) -> None:
+        """Take steps with constant operands out of the program; ``kept``: buffers that leave it."""
+        if self.program is not None:
+            self.program.fold(self.arrays, self._constants, kept)
+
     def is_constant(self, buffer: Buffer) -> bool:
         """Whether the buffer holds a constant that the function made."""
         return buffer in self._constants

@@ -49,8 +49,9 @@ ROUTINES = {
     "gradients of weight and bias are sums over n and m",
     "cross_entropy": "(x rows, target int64 [rows], weight or None, ignore, op) -> loss [rows] and stats [3, rows] in "
     "the work dtype. stats: each row's maximum, the sum of exp(x - maximum), and its share: weight[target] (1 "
-    "without), 0 where the target is ignore. loss: share * (log(sum) - (x[target] - maximum)), 0 where the target is ignore, "
-    "whatever x is. A target that is neither ignore nor in [0, n) raises OutOfRangeError as take does, naming op",
+    "without), 0 where the target is ignore. loss: share * (log(sum) - (x[target] - maximum)), 0 where the target is "
+    "ignore, whatever x is. A target that is neither ignore nor in [0, n) raises OutOfRangeError as take does, naming "
+    "op",
     "cross_entropy_backward": "(gradient [rows] of any stride, 0 included, in the work dtype, x rows, target, stats) "
     "-> (exp(x - maximum) / sum - (1 at the target)) * gradient * share as rows of x's dtype, 0 where share is 0",
 }
