@@ -11,6 +11,8 @@
 // COPY: the operands are one input and the result, of one type, and nothing is computed.
 //
 // NAME_dense    all operands lie in memory in the same order, without gaps: one item per RUN elements.
+// NAME_wide     the same on GPUs, WIDTH neighbouring elements per item, of which each operand's are read or written at
+//               once: 16 bytes of f32. All offsets are multiples of WIDTH. FETCHES are as above.
 // NAME_strided  any layouts. On GPUs one item per element. On CPU-type devices an item does `rows` rows of the
 //               innermost dimension, or a piece of PIECE elements of a long one, so that working out where a row
 //               lies costs little; VECTOR elements at a time are fetched, whatever their stride, and computed on
@@ -80,6 +82,38 @@ KERNEL void CAT(NAME, _dense)(INPUTS GLOBAL S(R) *out, Dense par CHECKED) {
 }
 
 #ifndef GG_CPU
+
+#define WIDTH 4
+#define BUNDLE(D) CAT(Bundle_, D)
+#define BUNDLE_OF(D)                                                                                                  \
+    typedef struct __attribute__((aligned(WIDTH * sizeof(S(D))))) {                                                   \
+        S(D) held[WIDTH];                                                                                             \
+    } BUNDLE(D);
+BUNDLES
+
+KERNEL void CAT(NAME, _wide)(INPUTS GLOBAL S(R) *out, Dense par CHECKED) {
+    IDX first = GLOBAL_ID * WIDTH;
+    if (first + WIDTH <= par.n) {
+#define FETCH(v, D, p, k) BUNDLE(D) v = *(GLOBAL const BUNDLE(D) *)(p + par.offset[k] + first);
+        FETCHES
+#undef FETCH
+        BUNDLE(R) gg_result;
+        for (i32 gg_j = 0; gg_j < WIDTH; gg_j++) {
+            UNBUNDLES
+            VERIFY(first + gg_j)
+            ST(R, gg_result.held, gg_j, CV(TD, EXPR));
+        }
+        *(GLOBAL BUNDLE(R) *)(out + par.offset[OPERANDS - 1] + first) = gg_result;
+        return;
+    }
+    for (IDX gg_i = first; gg_i < par.n; gg_i++) {
+#define AT(k) par.offset[k] + gg_i
+        LOADS
+        VERIFY(gg_i)
+        ST(R, out, AT(OPERANDS - 1), CV(TD, EXPR));
+#undef AT
+    }
+}
 
 KERNEL void CAT(NAME, _strided)(INPUTS GLOBAL S(R) *out, Strided par CHECKED) {
     IDX item = GLOBAL_ID;

@@ -6,11 +6,12 @@
 // is cut into `splits` parts of `chunk` elements and finished by a second launch over the parts.
 //
 // NAME_short   one item per element of the result: many short rows.
-// NAME_row     a group of GROUP items per row part (on CPU-type devices one item, LANES accumulators wide).
+// NAME_row     a group of GROUP items per row part (on CPU-type devices one item, LANES accumulators wide). On GPUs with
+//              `wide` WIDTH elements are read at once: the reduced dimension has unit stride, and rows begin at multiples.
 // NAME_column  the innermost dimension is kept: one item for COLUMNS neighbouring results, so that reads coalesce.
 //              Parts lie as [splits, m] here, as [m, splits] in NAME_row.
 typedef struct {
-    IDX m, n, chunk, splits, pieces, offset;
+    IDX m, n, chunk, splits, pieces, wide, offset;
     IDX kept, kept_shape[8], kept_stride[1][8];
     IDX reduced, reduced_shape[8], reduced_stride[1][8];
 } Reduce;
@@ -65,6 +66,11 @@ KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) 
 
 #else
 
+#define WIDTH 4
+typedef struct __attribute__((aligned(WIDTH * sizeof(S(X))))) {
+    S(X) held[WIDTH];
+} Bundle;
+
 KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) {
     LOCAL T partial[GROUP];
     i32 lane = LOCAL_ID;
@@ -73,11 +79,28 @@ KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) 
     LOCATE(base, 1, row, par.kept, par.kept_shape, par.kept_stride)
     IDX end = (part + 1) * par.chunk < par.n ? (part + 1) * par.chunk : par.n;
     T total = START;
-    for (IDX r = part * par.chunk + lane; r < end; r += GROUP) {
+    IDX r = part * par.chunk;
+    if (par.wide) {  // one dimension of neighbours
+        GLOBAL const Bundle *from = (GLOBAL const Bundle *)(x + base[0] + r);
+        IDX whole = (end - r) / WIDTH;
+        for (IDX b = lane; b < whole; b += GROUP) {
+            Bundle bundle = from[b];
+            for (i32 l = 0; l < WIDTH; l++) total = JOIN(total, CV(TD, LD(X, bundle.held, l)));
+        }
+        r += whole * WIDTH;
+    }
+    for (r += lane; r < end; r += GROUP) {
         IDX at[1] = {base[0]}, index = r;
         LOCATE(at, 1, index, par.reduced, par.reduced_shape, par.reduced_stride)
         total = JOIN(total, READ(at[0]));
     }
+#ifdef SHUFFLE
+    for (i32 half_ = 16; half_ > 0; half_ /= 2) total = JOIN(total, (T)SHUFFLE(total, half_));
+    if (lane % 32 == 0) partial[lane / 32] = total;
+    BARRIER;
+    for (i32 l = 1; l < GROUP / 32 && lane == 0; l++) total = JOIN(total, partial[l]);
+    if (lane == 0) ST(R, out, GROUP_ID, total);
+#else
     partial[lane] = total;
     BARRIER;
     for (i32 half_ = GROUP / 2; half_ > 0; half_ /= 2) {
@@ -85,6 +108,7 @@ KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) 
         BARRIER;
     }
     if (lane == 0) ST(R, out, GROUP_ID, partial[0]);
+#endif
 }
 
 #endif

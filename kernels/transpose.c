@@ -4,7 +4,8 @@
 // Defines: NAME the symbol; U the type moved.
 // Element (i, j) of a tile lies at x[.. + i + j * x_step] and out[.. + i * out_step + j]; the other dimensions are
 // `ndim`. A tile is SIDE by SIDE elements: on CPU-type devices 4 by 4 blocks of 16 by 16, which one item moves, on GPUs
-// what a group moves through its local memory. (4096 x 4096 floats on two cores: 42 ms element by element, 5 so.)
+// what a group moves through its local memory. (4096 x 4096 floats on two cores: 14 times a plain copy's time
+// element by element, 5 times so.)
 typedef struct {
     IDX items, i_tiles, j_tiles, ni, nj, x_step, out_step, offset[2];
     IDX ndim, shape[8], stride[2][8];

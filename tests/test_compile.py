@@ -87,6 +87,33 @@ def test_clipping_inside(device):
     assert fn.traces
 
 
+def test_a_loaded_optimizer_is_seen(device):
+    """load_state_dict replaces options and state, which a program reads its numbers from."""
+
+    def losses(compiled):
+        gg.manual_seed(0)
+        net = nn.Linear(3, 2)
+        optimizer = optim.Adam(net.parameters(), lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = net(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        fn = gg.compile(step, fullgraph=True) if compiled else step
+        x = gg.ones(4, 3)
+        found = [fn(x).item() for _ in range(4)]
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.param_groups[0]["lr"] = 0.3
+        found += [fn(x).item() for _ in range(4)]
+        optimizer.param_groups[0]["betas"] = (0.5, 0.6)
+        return found + [fn(x).item() for _ in range(4)]
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=1e-5)
+
+
 def test_python_runs_only_while_tracing():
     calls = []
 

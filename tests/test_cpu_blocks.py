@@ -109,6 +109,33 @@ def test_same_bits_for_any_number_of_threads(threads, monkeypatch):
         assert a.numpy().tobytes() == b.numpy().tobytes()
 
 
+@pytest.mark.parametrize("n", [1, 7, 512, 513, 1000, 1025, 5003])
+def test_sums_and_maxima_of_rows(n):
+    """Rows are cut into pieces, of which fewer elements than pieces may be left over."""
+    x = np.random.default_rng(n).standard_normal((6, n)).astype(np.float32)
+    x[3, n - 1] = np.inf
+    y = np.ones_like(x) * 0.5
+    np.testing.assert_allclose(cpu_blocks.row_sums(x), x.astype(np.float64).sum(1), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(cpu_blocks.row_dots(x, y), 0.5 * x.astype(np.float64).sum(1), rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(cpu_blocks.row_maxima(x), x.max(1))
+    x[2, n // 2] = np.nan
+    assert np.isnan(cpu_blocks.row_maxima(x)).tolist() == [i == 2 for i in range(6)]
+
+
+@pytest.mark.parametrize("rows", [9, 1 << 17])
+def test_slices_that_are_added_once_and_often(rows):
+    """Few and many slices with one destination take different ways."""
+    rng = np.random.default_rng(0)
+    index = np.concatenate([rng.integers(0, rows, 40), np.repeat([2, 5, rows - 1], [3, 4, 30])])
+    rng.shuffle(index)
+    source = rng.standard_normal((len(index), 3))
+    want = np.ones((rows, 3))
+    got = want.copy()
+    np.add.at(want, index, source)
+    cpu_blocks.add_slices(got, index, source)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 def test_errors_come_out_of_threads():
     def fail(i):
         raise ValueError(f"block {i}")

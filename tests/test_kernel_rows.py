@@ -106,7 +106,12 @@ def test_cross_entropy_refuses_a_class(backend):
 def test_transposes(backend, dtype):
     if not backend.supports(dtype):
         pytest.skip("this device has no float64")
-    for shape, order in [((100, 77), (1, 0)), ((3, 40, 50), (2, 1, 0)), ((5, 17, 33, 20), (0, 3, 1, 2)), ((90, 16), (1, 0))]:
+    for shape, order in [
+        ((100, 77), (1, 0)),
+        ((3, 40, 50), (2, 1, 0)),
+        ((5, 17, 33, 20), (0, 3, 1, 2)),
+        ((90, 16), (1, 0)),
+    ]:
         x = (50 * np.random.default_rng(0).standard_normal(shape)).astype(np.int8).astype(dtype)
         there = backend.from_host(x)
         np.testing.assert_array_equal(backend.to_host(backend.copy(there.transpose(order))), x.transpose(order))

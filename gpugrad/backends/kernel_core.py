@@ -1,6 +1,6 @@
 """The floor of the kernel backends: memory, kernels and their cache, launch plans, error flags, layouts.
 
-A device API provides the methods under "what an API provides" below; ``kernels.py`` and ``kernel_order.py`` build
+A device API provides the methods under "what an API provides" below; ``kernels.py`` and the other ``kernel_*.py`` build
 the contract's methods on this.
 
 A *plan* is everything about a launch that follows from dtypes, shapes and strides: kernel, grid, packed arguments

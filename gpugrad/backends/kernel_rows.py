@@ -236,7 +236,9 @@ class RowOps(KernelCore):
                gradient.offset)  # fmt: skip
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._remember(key, self._cross_entropy_plan(x, [x, target, x], "backward", x.shape, False, gradient))
+            plan = self._remember(
+                key, self._cross_entropy_plan(x, [x, target, x], "backward", x.shape, False, gradient)
+            )
         result = self._result(plan)
         self._launch(plan.kernel, plan.groups, gradient.buffer, x.buffer, target.buffer, stats.buffer, result.buffer,
                      plan.params)  # fmt: skip

@@ -38,6 +38,7 @@ from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
 from gpugrad.backends.kernel_updates import UpdateOps
 
 _BOOL = np.dtype(bool)
+_WIDTH = 4  # elements that an item of a GPU reads and writes at once
 _LETTERS = "abcdefgh"
 _CALL = re.compile(r"(\w+)\(a\)")
 _VECTOR_MATH = frozenset("exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erfc".split())
@@ -128,6 +129,8 @@ class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
         if dense:
             params = struct.pack(f"={1 + len(where)}{code}", total, *where)
             items, variant = -(-total // run), "dense"
+            if not self.cpu_shapes and not any(o % _WIDTH for o in where):
+                items, variant = -(-total // _WIDTH), "wide"
         else:
             if len(dims) > MAX_DIMS:
                 raise RuntimeError(
@@ -151,7 +154,8 @@ class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
             plan.flag = self._message(row.error[0], row.error[1].replace("{a}", "{value}").replace("{b}", "{second}"))
         if plan.groups:
             name, defines = self._map_defines(row, inputs, compute, result, index)
-            plan.kernel = self.kernel("map", defines, f"{name}_{variant}", [f"{name}_dense", f"{name}_strided"], local)
+            variants = ["dense", "strided"] if self.cpu_shapes else ["dense", "wide", "strided"]
+            plan.kernel = self.kernel("map", defines, f"{name}_{variant}", [f"{name}_{v}" for v in variants], local)
         return plan
 
     def _map_defines(
@@ -160,7 +164,8 @@ class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
         """Symbol and definitions of one elementwise specialisation."""
         short = SHORT[compute]
         name = symbol("map", row.name, short)
-        parameters, loads, buffers, fetches, picks, count = "", "", "", "", "", 0
+        parameters, loads, buffers, fetches, picks, unbundles, count = "", "", "", "", "", "", 0
+        stored = [SHORT[result]]
         for letter, x in zip(_LETTERS, inputs, strict=False):
             if type(x) is self.array_type:
                 dtype = SHORT[x.dtype]
@@ -169,13 +174,16 @@ class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
                 buffers += f"T v{count}[VECTOR] __attribute__((aligned(VECTOR * sizeof(T)))); "
                 fetches += f"FETCH(v{count}, {dtype}, p{count}, {count}) "
                 picks += f"T {letter} = v{count}[gg_j]; "
+                unbundles += f"T {letter} = CV({short}, LD({dtype}, v{count}.held, gg_j)); "
+                stored.append(dtype)
                 count += 1
             else:
                 parameters += f"T {letter}, "
         expression = row.c[kernel_source.kind(short)]
         defines = {"NAME": name, "EXPR": f"({expression})", "INPUTS": parameters,
                    "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
-                   "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, **type_defines(short)}  # fmt: skip
+                   "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, "UNBUNDLES": unbundles,
+                   "BUNDLES": " ".join(f"BUNDLE_OF({d})" for d in dict.fromkeys(stored)), **type_defines(short)}  # fmt: skip
         if row is _MOVE:
             defines["COPY"] = 1
         function = _CALL.fullmatch(expression)
@@ -318,7 +326,9 @@ class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
         columns = self.shape["COLUMNS"]
         pieces = -(-kept_shape[-1] // columns)
         index, code = self._index_type([(array.shape, array.strides, array.offset, array.itemsize)])
-        values = [m, n, chunk, splits, pieces, array.offset // array.itemsize,
+        starts = [array.offset // array.itemsize, *kept_steps]
+        wide_reads = not self.cpu_shapes and inner_steps == [1] and not any(s % _WIDTH for s in starts)
+        values = [m, n, chunk, splits, pieces, wide_reads, array.offset // array.itemsize,
                   len(kept_shape), *pad(kept_shape, 1), *pad(kept_steps),
                   len(inner_shape), *pad(inner_shape, 1), *pad(inner_steps)]  # fmt: skip
         stored = dtype if splits == 1 else wide

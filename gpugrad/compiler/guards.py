@@ -83,7 +83,11 @@ class Surroundings:
         self._pending += (f.__defaults__ or (), f.__kwdefaults__ or {}, getattr(f, "__wrapped__", None))
 
     def _optimizer(self, x: Optimizer) -> None:
-        self.sizes.append((x.state, len(x.state)))
+        # load_state_dict replaces groups and states, which a program's live numbers are read from.
+        self.places += [(vars(x), "state", x.state), (vars(x), "param_groups", x.param_groups)]
+        self.places += [(x.param_groups, i, group) for i, group in enumerate(x.param_groups)]
+        self.places += [(x.state, p, state) for p, state in x.state.items()]
+        self.sizes += [(x.state, len(x.state)), (x.param_groups, len(x.param_groups))]
         for group in x.param_groups:
             self._list(group["params"])
             for key, value in group.items():

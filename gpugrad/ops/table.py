@@ -301,6 +301,9 @@ class OpNode(Node):
 
     __slots__ = ("plan", "saved", "params", "shapes", "dtypes", "backend")
 
+    shapes: tuple[Any, ...]
+    dtypes: Any
+
     def __init__(
         self,
         op: Op,
@@ -369,7 +372,7 @@ class OpNode(Node):
     def _as_gradients(self, arrays: tuple[Any, ...], gradient: Any) -> tuple[Any, ...]:
         """What a program made of ``gradient``, in the shapes of the inputs."""
         shapes = self.shapes
-        result = []
+        result: list[Any] = []
         for i, array in enumerate(arrays):
             if array is None:
                 result.append(None)

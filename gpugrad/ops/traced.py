@@ -48,7 +48,7 @@ class Number:
         self.name = name
 
     # The others raise TypeError by themselves.
-    __eq__ = __ne__ = __bool__ = __hash__ = _unknown  # type: ignore[assignment]
+    __eq__ = __ne__ = __bool__ = __hash__ = _unknown
 
 
 class _Recorder:
