@@ -31,7 +31,7 @@ _F32 = np.dtype(np.float32)
 _ndarray = np.ndarray
 _I64 = np.dtype(np.int64)
 _BOOL = np.dtype(bool)
-#: from how many elements on two threads fill an array; one writes to nearly all of the memory's bandwidth
+#: from how many elements on an array is filled by two threads
 FILL = 1 << 20
 _PLAIN = frozenset(np.dtype(t) for t in ("f4", "f8"))
 _ufunc = np.ufunc

@@ -72,7 +72,7 @@ def row_sums(x: np.ndarray) -> np.ndarray:
     """The sums of the rows of ``[rows, n]`` in float32 or float64, the elements of a row side by side.
 
     By BLAS, as products with ones: 4096 rows of 4096 take 0.9 ms on two threads, and 1.4 ms by NumPy's sum; the error
-    is no larger."""
+    of both is 4.2e-8 of the sum (root mean square; PyTorch's 4.9e-8)."""
     rows, n = x.shape
     ones = _ones[x.dtype]
     if n <= PIECE:
@@ -229,7 +229,8 @@ def add_slices(out: np.ndarray, index: np.ndarray, source: np.ndarray) -> None:
     """``out[index[i]] += source[i]`` for each i in order.
 
     Slices that come up to three times are added in as many rounds, in which no destination occurs twice; what the
-    others get is added up first. (``np.add.at`` takes ten times as long for 8192 slices of 256 into 32768.)"""
+    others get is added up first. (An embedding of 8192 rows of 256 among 32768, forward and backward: 5.7 ms, by
+    ``np.add.at`` 16.7.)"""
     keys = index.astype(np.uint16) if out.shape[0] <= 1 << 16 else index  # a radix sort
     order = np.argsort(keys, kind="stable")
     keys = index[order]

@@ -36,8 +36,9 @@ def transpose_plan(
     i_tiles, j_tiles = -(-dims[i] // side), -(-dims[j] // side)
     items = i_tiles * j_tiles * prod(batch)
     index, code = device._index_type([(shape, s, o, size) for s, o in zip(strides, offsets, strict=True)])
-    values = [items, i_tiles, j_tiles, dims[i], dims[j], steps[0][j], steps[1][i], *(o // size for o in offsets),
-              len(batch), *pad(batch, 1), *itertools.chain.from_iterable(pad([s[k] for k in others]) for s in steps)]  # fmt: skip
+    values = [items, i_tiles, j_tiles, dims[i], dims[j], steps[0][j], steps[1][i], *(o // size for o in offsets)]
+    values += [len(batch), *pad(batch, 1)]
+    values += itertools.chain.from_iterable(pad([s[k] for k in others]) for s in steps)
     local = 4 if device.cpu_shapes else device.shape["GROUP"]
     groups = device._groups(items, local) if device.cpu_shapes else items
     plan = Plan(None, groups, struct.pack(f"={len(values)}{code}", *values))

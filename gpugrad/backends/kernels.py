@@ -42,7 +42,8 @@ _WIDTH = 4  # elements that an item of a GPU reads and writes at once
 _LETTERS = "abcdefgh"
 _CALL = re.compile(r"(\w+)\(a\)")
 _VECTOR_MATH = frozenset("exp2 log2 log10 sin cos tan asin acos atan sinh cosh asinh acosh atanh erfc".split())
-_ONLY_F64 = frozenset("expm1 log log1p erf".split())  # kernels/vector_math.h has them for f32
+_VECTOR_MATH_OF = {"f32": _VECTOR_MATH, "f64": _VECTOR_MATH | {"expm1", "log", "log1p", "erf"}}
+"""What is called on vectors; kernels/vector_math.h has the others for f32."""
 
 
 class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
@@ -183,13 +184,12 @@ class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
         defines = {"NAME": name, "EXPR": f"({expression})", "INPUTS": parameters,
                    "LOADS": loads, "R": SHORT[result], "OPERANDS": count + 1, "IDX": index,
                    "BUFFERS": buffers, "FETCHES": fetches, "PICKS": picks, "UNBUNDLES": unbundles,
-                   "BUNDLES": " ".join(f"BUNDLE_OF({d})" for d in dict.fromkeys(stored)), **type_defines(short)}  # fmt: skip
+                   "BUNDLES": " ".join(f"BUNDLE_OF({d})" for d in dict.fromkeys(stored)),
+                   **type_defines(short)}  # fmt: skip
         if row is _MOVE:
             defines["COPY"] = 1
         function = _CALL.fullmatch(expression)
-        if self.cpu_shapes and count == 1 and short in ("f32", "f64") and function and (
-            function[1] in _VECTOR_MATH or (short == "f64" and function[1] in _ONLY_F64)
-        ):
+        if self.cpu_shapes and count == 1 and function and function[1] in _VECTOR_MATH_OF.get(short, ()):
             width = self.shape["VECTOR"]
             defines |= {"FUNCTION": function[1], "V": f"{'float' if short == 'f32' else 'double'}{width}"}
         if row.c_check is not None:

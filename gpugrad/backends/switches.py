@@ -53,6 +53,8 @@ cudnn = Switches(
 )
 mps = Switches("backends.mps")
 mkldnn = Switches("backends.mkldnn", enabled=False)
+
+
 class ProductSwitches(Switches):
     """``float32_precision`` is how float32 products may be computed: "highest" in float32, "high" in TF32, "medium"
     with operands in bfloat16. ``allow_tf32`` is the same as a flag."""

@@ -20,7 +20,9 @@ from gpugrad.compiler.fusing import Group
 from gpugrad.compiler.program import Buffer, Call, Number, View
 from gpugrad.compiler.serial_text import BLOCK, Kernel, Text, _section, _Writer, c_type, short_of
 
-LANES = 16
+#: neighbouring accumulators of a reduction: of long rows a few vectors, so that one addition need not wait for the last
+#: (a sum of 16M elements: 3.1 ms with 16, see LONG for the other)
+LANES, MANY_LANES, LONG = 16, 64, 1024
 #: elements computed, all lines together, from which on a group is a launch of its own, shared out among threads
 LARGE = 1 << 16
 #: work-groups of a large group, at most: a few for each thread
@@ -86,12 +88,13 @@ class _LaneWriter(_Writer):
             self._open(f"for (IDX block = {first}; block < {last}; block += {block})")
             self._line(f"IDX stop = block + {block} < {last} ? block + {block} : {last};")
             first, last = "block", "stop"
+        lanes = MANY_LANES if length >= LONG and len(members) <= 4 else LANES
         for i in reductions:
-            self._line(f"{self._type(i)} r{i}[{LANES}];")
-            self._line(f"for (i32 lane = 0; lane < {LANES}; lane++) r{i}[lane] = {self._start(i)};")
-        self._line(f"IDX whole{p} = {first} + ({last} - {first}) / {LANES} * {LANES};")
-        self._open(f"for (IDX top = {first}; top < whole{p}; top += {LANES})")
-        self._open(f"LANE_LOOP for (i32 lane = 0; lane < {LANES}; lane++)")
+            self._line(f"{self._type(i)} r{i}[{lanes}];")
+            self._line(f"for (i32 lane = 0; lane < {lanes}; lane++) r{i}[lane] = {self._start(i)};")
+        self._line(f"IDX whole{p} = {first} + ({last} - {first}) / {lanes} * {lanes};")
+        self._open(f"for (IDX top = {first}; top < whole{p}; top += {lanes})")
+        self._open(f"LANE_LOOP for (i32 lane = 0; lane < {lanes}; lane++)")
         self._line("IDX j = top + lane;")
         self._lane_body(members, reductions)
         self._close()
@@ -102,7 +105,7 @@ class _LaneWriter(_Writer):
         self._close()
         for i in reductions:
             joined = self._join(i, f"r{i}[lane]", f"r{i}[lane + half_]")
-            self._line(f"for (i32 half_ = {LANES // 2}; half_ > 0; half_ /= 2)")
+            self._line(f"for (i32 half_ = {lanes // 2}; half_ > 0; half_ /= 2)")
             self._line(f"    for (i32 lane = 0; lane < half_; lane++) r{i}[lane] = {joined};")
             name = f"v{i}" if self.lines[i].level == "row_reduce" else f"t{i}"
             self._line(f"{name} = {self._join(i, name, f'r{i}[0]')};")
