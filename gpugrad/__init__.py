@@ -60,7 +60,8 @@ _devices = importlib.import_module("gpugrad.devices")
 device, devices = Device, _devices.devices
 
 _LAZY = set(
-    "nn func optim utils datasets io viz linalg special signal amp cpu cuda distributions profiler types compiler".split()
+    "nn func optim utils datasets io viz linalg special signal amp cpu cuda distributions profiler types "
+    "compiler".split()
 )
 _LAZILY_FROM = {"save": "io", "load": "io", "Value": "value", "vmap": "func", "profile": "profiler"}
 _LAZILY_FROM["compile"] = "compiler"

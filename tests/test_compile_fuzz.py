@@ -23,7 +23,7 @@ UNARY = [
 ]  # fmt: skip
 ROWS = [
     lambda x: F.softmax(x, -1), lambda x: F.log_softmax(x, -1), lambda x: F.layer_norm(x, (x.shape[-1],)),
-    lambda x: x - x.mean(-1, keepdim=True), lambda x: x.cumsum(-1), 
+    lambda x: x - x.mean(-1, keepdim=True), lambda x: x.cumsum(-1),
     lambda x: x / (1 + x.square().sum(-1, keepdim=True)),
     lambda x: x - x.amax(-1, keepdim=True), lambda x: x.flip(-1), lambda x: x + x.sum(0, keepdim=True),
 ]  # fmt: skip

@@ -6,18 +6,24 @@ would show nothing of the generated kernels.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import gpugrad as gg
-from gpugrad.devices import Device, _factories, _open, backend_of
 from gpugrad.backends import cuda, opencl
-from gpugrad.compiler.fusing import Group
+from gpugrad.compiler import launches
+from gpugrad.compiler.fusing import Group, fuse
 from gpugrad.compiler.launches import LaunchLowering
+from gpugrad.compiler.program import CAST, Buffer, Map, Program, View
+from gpugrad.devices import Device, _factories, _open, backend_of
 from gpugrad.errors import DeviceError
 from tests.test_device_backends import first_device
 
 VARIANTS = ("gpu_shapes", "cpu_shapes", "wide_shapes")
+#: what also runs with 64-bit indices
+WIDE = ("test_chain", "test_broadcasting_and_layouts", "test_in_place_updates", "test_long_sums_are_accurate")
 
 
 def pytest_generate_tests(metafunc):
@@ -26,6 +32,8 @@ def pytest_generate_tests(metafunc):
         variants = list(VARIANTS) if "all" in asked or "opencl" in asked else []
         if "cuda" in asked or ("all" in asked and gg.is_available("cuda")):
             variants.append("cuda_shapes")
+        if metafunc.function.__name__ not in WIDE:
+            variants = [v for v in variants if v != "wide_shapes"]
         metafunc.parametrize("place", variants, indirect=True, scope="module")
 
 
@@ -118,7 +126,9 @@ def test_integers_and_booleans(place):
     small, mask = tensor(place, 70, dtype="int8", low=-100.0, high=100.0), tensor(place, 70, dtype="bool")
     compiled(lambda i, j: (i * i + 7, j - i, i.sum(), j.amax(), (i * 2).prod()), i, j, rtol=0, atol=0)
     compiled(lambda s: (s * s + 100, -s, s.amin()), small, rtol=0, atol=0)
-    compiled(lambda m, i: (gg.where(m, i, -i), m & (i > 3), ~m, m.sum(), (i > 1).any(), m.all()), mask, i, rtol=0, atol=0)
+    compiled(
+        lambda m, i: (gg.where(m, i, -i), m & (i > 3), ~m, m.sum(), (i > 1).any(), m.all()), mask, i, rtol=0, atol=0
+    )
     compiled(lambda m: (m * 2.5, m.float().mean(), m.reshape(7, 10).any(0), m.reshape(7, 10).all(1)), mask)
 
 
@@ -269,3 +279,66 @@ def test_in_place_updates(place):
     found = f(x)
     np.testing.assert_allclose(host(x), again * 2 + 1, rtol=1e-6)
     np.testing.assert_allclose(host(found), np.exp(again) * (again * 2 + 1), rtol=1e-5)
+
+
+def test_settled_launches_become_a_cuda_graph():
+    """The cuda backend with CuPy's streams replaced by what their documentation says of capturing."""
+    done, stream_of = [], ["default"]
+
+    class Graph:
+        def __init__(self, launches):
+            self.launches = launches
+
+        def launch(self, stream):
+            assert stream == "default"
+            done.extend(self.launches)
+
+    class Stream:
+        null = "default"
+
+        def __enter__(self):
+            stream_of.append(self)
+
+        def __exit__(self, *error):
+            assert stream_of.pop() is self
+
+        def begin_capture(self):
+            assert stream_of[-1] is self
+            self.captured = []
+
+        def end_capture(self):
+            return Graph(self.captured)
+
+    def kernel(name):
+        def launch(grid, block, args):
+            values = [bytes(a) if isinstance(a, np.ndarray) else a for a in args]
+            (done if stream_of[-1] == "default" else stream_of[-1].captured).append((name, grid, block, values))
+
+        return launch, (64,)
+
+    backend = cuda.CudaBackend.__new__(cuda.CudaBackend)
+    backend._use, backend._by_value, backend._cuda = lambda: None, {}, SimpleNamespace(Stream=Stream)
+    given = [(kernel("first"), 3, ["x", b"\1\0\0\0"]), (kernel("second"), 1, ["y"])]
+    expected = [("first", (3,), (64,), ["x", b"\1\0\0\0"]), ("second", (1,), (64,), ["y"])]
+    queue = backend.replay(given)
+    assert done == []
+    queue()
+    assert done == expected
+    backend.replay(given[:1])()
+    assert done == expected + expected[:1]
+
+
+def test_kernels_for_gpus_are_recorded_where_others_run(tmp_path, monkeypatch):
+    """``tools/compile_cuda.py`` gets what a GPU would run, whatever runs here."""
+    from gpugrad.backends import kernel_source
+
+    monkeypatch.setenv("GPUGRAD_RECORD_KERNELS", str(tmp_path / "kernels"))
+    program = Program(None)
+    x = View(Buffer(0, 4000, np.dtype(np.float32), "argument"), 0, (1000,), (4,), np.dtype(np.float32))
+    y = View(Buffer(1, 4000, np.dtype(np.float32), "result"), 0, (1000,), (4,), np.dtype(np.float32))
+    program.steps, program.results = [Map(CAST, (x,), x.dtype, y)], [y]
+    (group,) = fuse(program)
+    launches._record_twin(group)
+    (found,) = kernel_source.read_record(tmp_path / "kernels")
+    assert found.kernels == ("gg_cast",) and kernel_source.gpu_twin(found) is found
+    assert "KERNEL void gg_cast(" in kernel_source.assemble(found, "cuda")

@@ -257,6 +257,32 @@ class CudaBackend(KernelBackend):
         function, block = kernel
         function((groups,), block, [self._value(a) if type(a) is bytes else a for a in args])
 
+    def replay(self, launches: Sequence[tuple[Any, int, Sequence[Any]]]) -> Callable[[], None]:
+        """As in the base class, as one CUDA graph where there is more than one launch."""
+        if len(launches) < 2:
+            return super().replay(launches)
+        self._use()
+        # The default stream cannot be captured. A graph launched into it keeps the order of all that is queued there.
+        stream = self._cuda.Stream()
+        with stream:
+            stream.begin_capture()
+            try:
+                for kernel, groups, args in launches:
+                    self._launch(kernel, groups, *args)
+            finally:
+                graph = stream.end_capture()
+        kept = [args for _, _, args in launches]  # a graph does not hold the memory that it uses
+
+        def queue() -> None:
+            self._run_graph(graph)
+
+        queue.kept = kept  # type: ignore[attr-defined]
+        return queue
+
+    def _run_graph(self, graph: Any) -> None:
+        self._use()
+        graph.launch(self._cuda.Stream.null)
+
     def _value(self, data: bytes) -> np.ndarray:
         """Bytes as the one-element array that CuPy passes by value."""
         dtype = self._by_value.get(len(data))
@@ -345,7 +371,7 @@ class _EventTimeline(Timeline):
         self._begin.synchronize()
         self._origin = perf_counter_ns()
         self._blas = backend._blas
-        for name in ("_launch", "_read", "_write", "_routine"):
+        for name in ("_launch", "_run_graph", "_read", "_write", "_routine"):
             setattr(backend, name, self._noting(getattr(backend, name)))
         if self._blas is not None:
             library, types = self._blas
@@ -390,7 +416,7 @@ class _EventTimeline(Timeline):
         return found
 
     def close(self) -> None:
-        for name in ("_launch", "_read", "_write", "_routine"):
+        for name in ("_launch", "_run_graph", "_read", "_write", "_routine"):
             delattr(self._backend, name)
         self._backend._blas = self._blas
 

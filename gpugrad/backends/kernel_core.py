@@ -113,6 +113,15 @@ class KernelCore(Backend):
     def _launch(self, kernel: Any, groups: int, *args: Any) -> None:
         """Queue ``groups`` groups; an argument is a buffer, or bytes that are passed by value."""
 
+    def replay(self, launches: Sequence[tuple[Any, int, Sequence[Any]]]) -> Callable[[], None]:
+        """A function that queues ``launches``, each the arguments of :meth:`_launch`, any number of times."""
+
+        def queue() -> None:
+            for kernel, groups, args in launches:
+                self._launch(kernel, groups, *args)
+
+        return queue
+
     # -- kernels ------------------------------------------------------------------
     def kernel(
         self, family: str, defines: dict[str, Any], name: str, names: Sequence[str], local: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -233,6 +233,26 @@ class OpenCLBackend(KernelBackend):
                     set_arg(i, arg)
                 i += 1
             self._enqueue(self._queue, kernel, (groups * local,), local_size)
+
+    def replay(self, launches: Sequence[tuple[Any, int, Sequence[Any]]]) -> Callable[[], None]:
+        """As in the base class, by kernel objects of their own whose arguments are set once."""
+        cl = self._cl
+        bound = []
+        for (kernel, _, _, local, local_size), groups, args in launches:
+            own = cl.Kernel(kernel.program, kernel.function_name)
+            set_bytes = getattr(own, "_set_arg_buf", own.set_arg)
+            for i, arg in enumerate(args):
+                (set_bytes if type(arg) is bytes else own.set_arg)(i, arg)
+            bound.append((own, (groups * local,), local_size))
+        kept = [args for _, _, args in launches]  # buffers live as long as what they are set in
+
+        def queue() -> None:
+            with self._launch_lock:
+                for kernel, items, local in bound:
+                    self._enqueue(self._queue, kernel, items, local)
+
+        queue.kept = kept  # type: ignore[attr-defined]
+        return queue
 
 
 class _QueueTimeline(Timeline):

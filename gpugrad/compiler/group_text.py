@@ -250,8 +250,14 @@ class _Kernel:
             head.append(f"    GLOBAL {const}S_{short_of(a.dtype)} *{name} = {self.buffers[a.buffer]} + at.{name}_;")
         self.w.kernels.append("\n".join([*head, *self.body, "}\n"]))
         self.w.launches.append(
-            Launch(self.name, groups, local, tuple(self.buffers), tuple(a for _, a in self.accesses.values()),
-                   tuple((Number(index), _field(short)) for (index, short), _ in numbers))  # fmt: skip
+            Launch(
+                self.name,
+                groups,
+                local,
+                tuple(self.buffers),
+                tuple(a for _, a in self.accesses.values()),
+                tuple((Number(index), _field(short)) for (index, short), _ in numbers),
+            )  # fmt: skip
         )
 
     # -- trees ----------------------------------------------------------------------------------------------------

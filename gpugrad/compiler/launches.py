@@ -8,18 +8,21 @@ the device.
 
 from __future__ import annotations
 
+import itertools
+import os
 import struct
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpugrad.backends.kernel_core import scalar_packer
+from gpugrad.backends.kernel_source import Specialization, record
 from gpugrad.compiler import serial_launches
 from gpugrad.compiler.fusing import Group
 from gpugrad.compiler.group_text import GroupText, Scratch, group_text
 from gpugrad.compiler.lowering import Action, Lowering, Run
 from gpugrad.compiler.memory import Lifetime, plan
-from gpugrad.compiler.program import Buffer, Call, Number, Program, Step
+from gpugrad.compiler.program import Buffer, Call, Number, Program
 from gpugrad.compiler.serial_launches import Part
 from gpugrad.compiler.serial_text import Kernel, Unsupported
 
@@ -50,7 +53,27 @@ class LaunchLowering(Lowering):
     def prepare(self) -> list[Action]:
         serial = self.backend.cpu_shapes and self.backend.fp64
         writer = _Serial(self) if serial else _Parallel(self)
-        return writer.prepare()
+        return _replayed(self.backend, writer.prepare())
+
+
+class Settled(NamedTuple):
+    """A launch whose arguments are the same in each run."""
+
+    kernel: Any
+    groups: int
+    args: list[Any]
+
+
+def _replayed(backend: Any, actions: Sequence[Action | Settled]) -> list[Action]:
+    """The actions with each stretch of settled launches as one."""
+    found: list[Action] = []
+    for settled, stretch in itertools.groupby(actions, lambda a: isinstance(a, Settled)):
+        if not settled:
+            found += stretch  # type: ignore[arg-type]
+            continue
+        queue = backend.replay([tuple(launch) for launch in stretch])  # type: ignore[misc]
+        found.append(lambda run, queue=queue: queue())  # type: ignore[misc]
+    return found
 
 
 class _Writer:
@@ -119,7 +142,7 @@ class _Writer:
         buffers: Sequence[Any],
         offsets: Sequence[tuple[Any, int, int]],
         numbers: Sequence[tuple[Number, str]],
-    ) -> Action:
+    ) -> Action | Settled:
         """One launch of the program. ``buffers``: buffers of the program or memory itself; ``offsets``: (buffer, byte,
         size of an element) of places, in elements behind the first 64-bit words of a struct of parameters; ``numbers`` of
         the run, which follow in the struct."""
@@ -143,12 +166,7 @@ class _Writer:
 
         moving = [n for n in where if n >= 0 and fixed[n] is None]
         if not moving and not indices:
-            settled = arguments(fixed) + ([packed(fixed)] if places else [])
-
-            def launch_settled(run: Run) -> None:
-                submit(kernel, groups, *settled)
-
-            return launch_settled
+            return Settled(kernel, groups, arguments(fixed) + ([packed(fixed)] if places else []))
 
         def launch(run: Run) -> None:
             args = arguments(run.memory)
@@ -165,14 +183,14 @@ class _Writer:
 class _Parallel(_Writer):
     """On GPUs: a group is one kernel, or a few one after another."""
 
-    def prepare(self) -> list[Action]:
+    def prepare(self) -> list[Action | Settled]:
         texts = [self._text(part) if isinstance(part, Group) else None for part in self.parts]
         extra = []
         for number, text in enumerate(texts):
             for s in text.scratch if text is not None else ():
                 extra.append((f"{number}.{s.number}", number, s.nbytes))
         self.plan([isinstance(part, Group) for part in self.parts], extra)
-        actions: list[Action] = []
+        actions: list[Action | Settled] = []
         for number, (part, text) in enumerate(zip(self.parts, texts, strict=True)):
             actions += self.entering.get(number, [])
             actions += self.lowering.prepare_part(part) if text is None else self._sites(text, number)
@@ -188,7 +206,7 @@ class _Parallel(_Writer):
             return None
         return text
 
-    def _sites(self, text: GroupText, number: int) -> list[Action]:
+    def _sites(self, text: GroupText, number: int) -> list[Action | Settled]:
         self.lowering._texts[text.readable] = None
         self.lowering.generated += 1
         defines = {**text.defines, "TEXT": text.text}
@@ -209,7 +227,7 @@ class _Parallel(_Writer):
 class _Serial(_Writer):
     """On CPU-type devices: large groups one by one, small ones together."""
 
-    def prepare(self) -> list[Action]:
+    def prepare(self) -> list[Action | Settled]:
         unit = serial_launches.LaneText()
         kernels: list[Kernel | None] = []
         parts: list[list[Part]] = []  # of each part, the calls that compute it; none where it goes the plain way
@@ -220,8 +238,9 @@ class _Serial(_Writer):
             if isinstance(part, Group):
                 try:
                     kernel = unit.kernel(part)
+                    _record_twin(part)
                 except Unsupported:
-                    pass
+                    kernel = None
             elif isinstance(part, Call) and serial_launches.is_small_product(part):
                 calls = [serial_launches.product_part(unit, part)]
             if kernel is not None:
@@ -240,7 +259,7 @@ class _Serial(_Writer):
         self.plan(ours, extra)
         return self._launches(unit, parts)
 
-    def _launches(self, unit: serial_launches.LaneText, parts: list[list[Part]]) -> list[Action]:
+    def _launches(self, unit: serial_launches.LaneText, parts: list[list[Part]]) -> list[Action | Settled]:
         """The actions, once the memory is planned."""
         found: list[Any] = []  # actions, and launches to be made into actions
         open_parts: list[Part] = []
@@ -283,7 +302,7 @@ class _Serial(_Writer):
         self.lowering._texts[unit.helpers(False) + functions] = None
         defines = {"IDX": "i64", "T_f64": "1", "GG_SERIAL": "1", "TEXT": unit.helpers() + functions}
         names = list(dict.fromkeys(x.name for x in launches))
-        actions: list[Action] = []
+        actions: list[Action | Settled] = []
         for x in found:
             if isinstance(x, serial_launches.SerialLaunch):
                 kernel = self.backend.kernel("generated", defines, x.name, names, 1)
@@ -292,6 +311,15 @@ class _Serial(_Writer):
             else:
                 actions.append(x)
         return actions
+
+
+def _record_twin(group: Group) -> None:
+    """Where kernels are recorded (``tools/compile_cuda.py``), note what a GPU would compute ``group`` with."""
+    path = os.environ.get("GPUGRAD_RECORD_KERNELS")
+    if path:
+        text = group_text(group)
+        defines = (*text.defines.items(), ("TEXT", text.text))
+        record(Specialization("generated", defines, tuple(x.name for x in text.launches)), path)
 
 
 def _forgetting(number: int) -> Action:
