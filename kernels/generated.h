@@ -13,8 +13,9 @@ HELPER f32 gg_round_bf16(f32 x) { return F32_BITS((u32)gg_bf16_bits(x) << 16); }
 
 #ifdef GG_SERIAL  // a text for a processor: functions that compute groups in chunks
 #define FUNCTION static
-// A loop whose turns do not depend on each other, and one over the lanes of a vector.
-#define SIMD(...) _Pragma("clang loop vectorize(enable)")
+// A loop whose turns do not depend on each other, and one over the lanes of a vector. Left to itself, the compiler takes
+// vectors of half the width on processors with AVX-512: tanh(x * 2 + y) * exp(-x * x) of 16M then takes 1.9 times as long.
+#define SIMD(...) _Pragma("clang loop vectorize(enable) vectorize_width(16)")
 #define LANE_LOOP _Pragma("clang loop vectorize(enable) unroll(disable)")
 // The larger and the smaller one; a NaN wins.
 #define GG_EXTREMES(t)                                                                                                \

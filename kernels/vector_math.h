@@ -1,6 +1,6 @@
 // exp, expm1, tanh, log, log1p and erf of f32, made of operators, `?:` and bit-casts alone: no calls and no branches, so
-// that a compiler turns a loop over them into vector instructions. Special values come out as in C's library; errors
-// are below 2 units in the last place (exp, log: 1; tests/test_compile_host.py compares with float64).
+// that a compiler turns a loop over them into vector instructions. Special values come out as in C's library. Largest
+// errors measured, in units of the last place: exp 1.0, log 0.8, erf 1.0, log1p 1.4, expm1 1.5, tanh 2.4.
 //
 // MULTIPLY_ADD(a, b, c) is a * b + c, rounded once where the device does that in one instruction.
 #ifndef MULTIPLY_ADD

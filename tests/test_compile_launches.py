@@ -1,7 +1,7 @@
 """Compiled programs as kernels: OpenCL with the launch shapes for GPUs and for CPUs, with 64-bit indices, and CUDA.
 
-Each function is run compiled there and eagerly on the CPU. A program must not lose a group to the plain way, or the test
-would show nothing of the generated kernels.
+Each function is run compiled there and eagerly on the CPU. A program must not lose a group to the plain way, or the
+test would show nothing of the generated kernels.
 """
 
 from __future__ import annotations
@@ -207,32 +207,34 @@ def network(where):
     return model
 
 
+def train(kind, x, y, where, compile_it):
+    """Losses and parameters of a few steps with a learning rate that changes from step to step."""
+    model = network(where)
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    optimizer = getattr(gg.optim, kind)(model.parameters(), lr=0.05, **options)
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = gg.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = gg.compile(step) if compile_it else step
+    losses = []
+    for n in range(8):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 / (1 + n)
+        losses.append(run(x, y).item())
+    assert not compile_it or run.lowerings(), run.explain()
+    return losses, [host(p) for p in model.parameters()]
+
+
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
 def test_training_steps(place, kind):
     x = tensor(place, 60, 12)
     y = gg.tensor(np.arange(60) % 5, device=place)
-    outcomes = []
-    for where in ("cpu", place):
-        model = network(where)
-        options = {"momentum": 0.9} if kind == "SGD" else {}
-        optimizer = getattr(gg.optim, kind)(model.parameters(), lr=0.05, **options)
-
-        def step(x, y):
-            optimizer.zero_grad()
-            loss = gg.nn.functional.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        run = gg.compile(step) if where == place else step
-        losses = []
-        for n in range(8):
-            for group in optimizer.param_groups:
-                group["lr"] = 0.05 / (1 + n)  # a number that changes from run to run
-            losses.append(run(x.to(where), y.to(where)).item())
-        outcomes.append((losses, [host(p) for p in model.parameters()]))
-        if where == place:
-            assert run.lowerings(), run.explain()
+    outcomes = [train(kind, x.to(where), y.to(where), where, where == place) for where in ("cpu", place)]
     np.testing.assert_allclose(outcomes[1][0], outcomes[0][0], rtol=2e-4)
     for a, b in zip(outcomes[1][1], outcomes[0][1], strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)

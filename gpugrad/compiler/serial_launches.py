@@ -20,8 +20,8 @@ from gpugrad.compiler.fusing import Group
 from gpugrad.compiler.program import Buffer, Call, Number, View
 from gpugrad.compiler.serial_text import BLOCK, Kernel, Text, _section, _Writer, c_type, short_of
 
-#: neighbouring accumulators of a reduction: of long rows a few vectors, so that one addition need not wait for the last
-#: (a sum of 16M elements: 3.1 ms with 16, see LONG for the other)
+#: neighbouring accumulators of a reduction; in rows of LONG elements a few vectors of them, so that one addition need not
+#: wait for the last (with 64 instead of 16 a sum of 16M elements takes half the time)
 LANES, MANY_LANES, LONG = 16, 64, 1024
 #: elements computed, all lines together, from which on a group is a launch of its own, shared out among threads
 LARGE = 1 << 16

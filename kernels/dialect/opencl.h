@@ -64,6 +64,12 @@ HELPER u16 gg_f16_bits(f32 value) {
 #endif
 #define GG_INFINITY INFINITY
 
+// Where a processor has the instruction, the compiler's own name for it: a call of the library's fma stops a loop from
+// becoming vectors.
+#if defined(GG_SERIAL) && defined(__FMA__)
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf((a), (b), (c))
+#endif
+
 #define MUL_HIGH_U64(a, b) mul_hi((a), (b))
 
 #if defined(GG_CPU) && defined(__clang__) && defined(__FMA__)  // PoCL's fma may be a call
