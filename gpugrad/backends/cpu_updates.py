@@ -22,6 +22,9 @@ from gpugrad.backends.update import Recipe, Update
 MOST = 1 << 18
 #: tensors below this many elements are put side by side, up to ``TOGETHER``
 SMALL, TOGETHER = 1 << 12, 1 << 15
+#: an update of at most this many lines takes less time than to put its tensors side by side: plain gradient descent of
+#: six small tensors takes half
+FEW = 3
 #: from how many elements on a step is shared out among threads
 SHARED = 1 << 17
 
@@ -34,6 +37,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.rows: dict[tuple[np.dtype, int], np.ndarray] = {}
+        self.shaped: dict[tuple[np.dtype, int, tuple[int, ...]], list[np.ndarray]] = {}
 
     def get(self, count: int, size: int, dtype: np.dtype) -> np.ndarray:
         if size > MOST:  # of a tensor that is not contiguous: not worth keeping
@@ -42,6 +46,18 @@ class _Scratch(threading.local):
         if found is None or found.shape[1] < size:
             found = self.rows[dtype, count] = np.empty((count, max(size, SMALL)), dtype)
         return found[:, :size]
+
+    def like(self, count: int, array: np.ndarray) -> list[np.ndarray]:
+        """Rows for an array of fewer than ``SMALL`` elements, in its shape: kept, as to cut them takes as long as to
+        compute with them."""
+        key = array.dtype, count, array.shape
+        found = self.shaped.get(key)
+        if found is None:
+            if len(self.shaped) >= 256:
+                self.shaped.clear()
+            found = [row.reshape(array.shape) for row in self.get(count, array.size, array.dtype)]
+            self.shaped[key] = found
+        return found
 
 
 _scratch = _Scratch()
@@ -117,7 +133,9 @@ def tasks(update: Update, columns: Columns, numbers: Sequence[float]) -> tuple[l
     program, scalars = prepare(update, numbers, columns[0][0].dtype)
     most = max(min(MOST, -(-total // 2)), SHARED // 2)
     work: list[Task] = [partial(_one, program, part, scalars) for arrays in large for part in _blocks(arrays, most)]
-    if len(small) < 4:
+    if small and len(program.lines) <= FEW:
+        work.append(partial(_in_turn, program, small, scalars))
+    elif len(small) < 4:
         work += [partial(_one, program, arrays, scalars) for arrays in small]
     else:
         work += [partial(_together, update, program, batch, scalars) for batch in _batches(small)]
@@ -155,6 +173,13 @@ def _one(program: Program, arrays: tuple[np.ndarray, ...], scalars: list[np.ndar
         _evaluate(program, [*arrays, *scalars, *rows])
     else:
         _evaluate(program, [*arrays, *scalars, *[row.reshape(first.shape) for row in rows]])
+
+
+def _in_turn(program: Program, batch: list[tuple[np.ndarray, ...]], scalars: list[np.ndarray]) -> None:
+    """A short update of small tensors: all lines for the first one, then for the next."""
+    count = program.rows
+    for arrays in batch:
+        _evaluate(program, [*arrays, *scalars, *_scratch.like(count, arrays[0])])
 
 
 def _together(update: Update, program: Program, batch: list[tuple[np.ndarray, ...]], scalars: list[np.ndarray]) -> None:

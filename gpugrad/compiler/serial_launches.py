@@ -20,7 +20,7 @@ from gpugrad.compiler.fusing import Group
 from gpugrad.compiler.program import Buffer, Call, Number, View
 from gpugrad.compiler.serial_text import BLOCK, Kernel, Text, _section, _Writer, c_type, short_of
 
-#: neighbouring accumulators of a reduction; in rows of LONG elements a few vectors of them, so that one addition need not
+#: neighbouring accumulators of a reduction; in rows of LONG elements a few vectors of them, so that one sum need not
 #: wait for the last (with 64 instead of 16 a sum of 16M elements takes half the time)
 LANES, MANY_LANES, LONG = 16, 64, 1024
 #: elements computed, all lines together, from which on a group is a launch of its own, shared out among threads

@@ -64,7 +64,13 @@ class Module(StateDict):
         raise NotImplementedError(f"{type(self).__name__} cannot be called: it defines no forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks or CALLS:
+        own = self.__dict__  # as attributes these would take twice as long to find, for a class with __getattr__
+        try:
+            hooked = own["_forward_pre_hooks"] or own["_forward_hooks"] or CALLS
+            hooked = hooked or own["_backward_hooks"] or own["_backward_pre_hooks"]
+        except KeyError as error:
+            hooked = getattr(self, error.args[0])  # says what is wrong, or finds what a subclass has in its place
+        if hooked:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
 
@@ -199,6 +205,9 @@ class Module(StateDict):
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
+        filed = own.get("_parameters")
+        if filed is not None and name in filed:
+            return filed[name]
         for table in _TABLES:
             filed = own.get(table)
             if filed and name in filed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -22,16 +23,21 @@ from gpugrad.ops.table import Sample as S
     "reshape",
     lambda g, a_shape: reshape(g, a_shape),
     reference=np.reshape,
+    by_shape=True,
     samples=(S(((3, 4),), {"shape": (2, 6)}), S(((2, 3, 4),), {"shape": (-1,)}), S(((0, 3),), {"shape": (3, 0)})),
 )
 def _reshape(array: Any, shape: tuple[int, ...]) -> Any:
-    strides = layout.view_strides(array.shape, array.strides, shape, array.itemsize)
+    strides = _laid_over(array.shape, array.strides, shape, array.itemsize)
     if strides is None:
         raise RuntimeError(
             f"view: shape {shape} cannot be laid over a tensor of shape {tuple(array.shape)} with strides "
             f"{tuple(s // array.itemsize for s in array.strides)}; use reshape(), which copies where it must"
         )
     return shape, strides, 0
+
+
+#: strides of views are asked for again and again with the same layouts
+_laid_over = lru_cache(2048)(layout.view_strides)
 
 
 def _target_shape(x: Any, shape: tuple[Any, ...], op: str) -> tuple[int, ...]:
@@ -55,7 +61,7 @@ def reshape(input: Any, *sizes: Any, shape: Any = None) -> Any:
     strides allow, else a copy."""
     target = _target_shape(input, sizes if shape is None else (shape,), "reshape")
     array = input._array
-    if layout.view_strides(array.shape, array.strides, target, array.itemsize) is None:
+    if _laid_over(array.shape, array.strides, target, array.itemsize) is None:
         input = clone(input)
     return _reshape(input, shape=target)
 
@@ -64,6 +70,7 @@ def reshape(input: Any, *sizes: Any, shape: Any = None) -> Any:
     "permute",
     lambda g, dims: permute(g, _inverse(dims)),
     reference=lambda a, dims: np.transpose(a, dims),
+    by_shape=True,
     samples=(
         S(((2, 3, 4),), {"dims": (2, 0, 1)}),
         S(((3, 4),), {"dims": (1, 0)}),

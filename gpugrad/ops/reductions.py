@@ -63,6 +63,7 @@ def keep_dims(backend: Any, value: Any, shape: Sequence[int], dim: Sequence[int]
     (lambda g, a_shape, dim, keepdim: _spread(g, a_shape, dim, keepdim),),
     samples=_DIMS,
     reference=lambda a, dim=None, keepdim=False: np.sum(a, axis=dim, keepdims=keepdim),
+    by_shape=True,
 )
 def _sum(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool, dtype: np.dtype) -> Any:
     return keep_dims(backend, backend.reduce("sum", a, dim, dtype), a.shape, dim, keepdim)

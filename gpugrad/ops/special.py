@@ -177,7 +177,7 @@ def tanh_backward(g: Any, y: Any) -> Any:
 
 def relu_backward(g: Any, y: Any) -> Any:
     """g where y is positive, else 0 (NaN where g is not finite). NumPy's ``where`` takes ten times as long."""
-    return g * (y > 0)
+    return g * (y > _zero(y.dtype))
 
 
 def times(t: Any, x: Any) -> Any:
@@ -212,8 +212,13 @@ _ZEROS: dict[np.dtype, np.ndarray] = {}
 
 
 def relu(a: Any) -> Any:
-    """max(a, 0). The zero is an array of the dtype: to convert a Python number takes longer than a small maximum."""
-    zero = _ZEROS.get(a.dtype)
+    """max(a, 0)."""
+    return np.maximum(a, _zero(a.dtype))
+
+
+def _zero(dtype: np.dtype) -> np.ndarray:
+    """0 as an array of the dtype: to convert a Python number takes longer than a small maximum."""
+    zero = _ZEROS.get(dtype)
     if zero is None:
-        zero = _ZEROS[a.dtype] = np.zeros((), a.dtype)
-    return np.maximum(a, zero)
+        zero = _ZEROS[dtype] = np.zeros((), dtype)
+    return zero

@@ -17,7 +17,7 @@ from gpugrad.ops.indexing import gather
 from gpugrad.ops.linear import matmul
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.movement import expand, movedim, reshape, squeeze, transpose, unsqueeze
-from gpugrad.ops.reductions import nansum, require_floating, wide_dtype
+from gpugrad.ops.reductions import _sum, nansum, require_floating, wide_dtype
 from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite, describe
@@ -53,7 +53,8 @@ def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = Non
     require_floating(input, "mean")
     axes = layout.normalize_axes(dim, input._array.ndim, "mean")
     if axes and input._array.dtype.itemsize > 2:
-        return e.div(sum_(input, axes, keepdim), float(_count(input, axes)))
+        total = _sum(input, dim=axes, keepdim=keepdim, dtype=input._array.dtype)
+        return e.div(total, float(_count(input, axes)))
     x = _widened(input)
     return cast(e.div(sum_(x, axes, keepdim) if axes else x, float(_count(x, axes))), input.dtype)
 

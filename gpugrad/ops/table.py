@@ -32,12 +32,13 @@ from gpugrad.autograd.modes import mode
 from gpugrad.devices import Device
 from gpugrad.errors import DeviceError
 from gpugrad.ops import traced
-from gpugrad.ops.traced import Program
+from gpugrad.ops.traced import Program, ShapedProgram
 
 Tensor: Any = None  # the class in gpugrad/tensor.py, which binds itself here
 _new = object.__new__
 _INPUTS = "abcdef"
 _RESULTS = {"y": -1, "second": -2}
+_LAYOUTS = 256  # how many layouts of its operands a plan remembers
 
 OPS: dict[str, Op] = {}
 
@@ -60,7 +61,8 @@ class Sample(NamedTuple):
 class Op:
     """A row of the table. ``function`` is what users call; ``reference`` computes the same on
     ndarrays; ``domain`` bounds the random floats it is tested on; ``torch`` is PyTorch's
-    dotted name where that is not ``name``."""
+    dotted name where that is not ``name``; ``by_shape``: its vjps may be traced for the layout
+    of the operands and the parameters, which are all integers, tuples of such and dtypes."""
 
     __slots__ = (
         "name",
@@ -78,6 +80,7 @@ class Op:
         "dtypes",
         "torch",
         "views",
+        "by_shape",
     )
 
     def __init__(
@@ -92,6 +95,7 @@ class Op:
         differentiable: bool | None = None,
         dtypes: str = "fib",
         torch: str | None = None,
+        by_shape: bool = False,
     ) -> None:
         if name in OPS:
             raise ValueError(f"op {name!r} has a row already")
@@ -111,6 +115,7 @@ class Op:
         self.views = kind == "view"
         self.dtypes = dtypes
         self.torch = torch or name
+        self.by_shape = by_shape
         OPS[name] = self
 
     def plan(self, edges: Sequence[Any]) -> Plan:
@@ -154,7 +159,7 @@ class Plan:
     of the derivatives, where place 0 is the gradient and the others are what was saved in order; a rule with other
     arguments has None for places and takes them by name. ``numbers``: inputs known to be Python numbers."""
 
-    __slots__ = ("op", "arity", "numbers", "names", "saves", "rules", "_programs")
+    __slots__ = ("op", "arity", "numbers", "names", "saves", "rules", "_programs", "_shaped")
 
     def __init__(self, op: Op, key: int, arity: int) -> None:
         rules = (op.variadic,) if op.variadic else tuple(v for i, v in enumerate(op.vjps) if key >> i & 1)
@@ -177,6 +182,7 @@ class Plan:
                 plain = all(n in order for n in rule.names)
                 self.rules.append((i, rule, tuple(map(order.index, rule.names)) if plain else None))
         self._programs: dict[np.dtype, Program | None] = {}
+        self._shaped: dict[Any, ShapedProgram | int | None] = {}
 
     def program(self, dtype: np.dtype) -> Program | None:
         """The derivatives written out over arrays of ``dtype`` (``gpugrad/ops/traced.py``), None where they cannot
@@ -187,6 +193,27 @@ class Plan:
             plain = all(places is not None for _, _, places in self.rules)
             found = self._programs[dtype] = traced.write(self, dtype, wrap) if plain else None
             return found
+
+    def shaped(self, node: OpNode, g: Any) -> ShapedProgram | None:
+        """The derivatives written out for calls like that of ``node`` and a gradient like ``g``; from the third on, as
+        writing takes as long as ten calls."""
+        saved = node.saved or ()
+        # dtypes among it: of g and, with node.dtypes, of inputs; what is saved is an input
+        key = (g.dtype, g.shape, g.strides, node.shapes, node.dtypes, *node.params.values(),
+               *[x.strides for x in saved[::3]])  # fmt: skip
+        try:
+            found = self._shaped.get(key, 0)
+        except TypeError:  # a parameter without a hash
+            return None
+        if type(found) is not int:
+            return found
+        if len(self._shaped) >= _LAYOUTS:
+            self._shaped.clear()
+        if found < 2:
+            self._shaped[key] = found + 1
+            return None
+        written = self._shaped[key] = traced.write_shaped(self, node, g, wrap)
+        return written
 
 
 # -- tensors -----------------------------------------------------------------
@@ -367,6 +394,16 @@ class OpNode(Node):
                 arrays = program(backend.map, g, saved)
                 if arrays is not None:
                     return self._as_gradients(arrays, gradient)
+        elif not create_graph and self.plan.op.by_shape and around_forward is None:
+            # While the profiler is on, the rows are called, whose names it wants.
+            backend = self.backend
+            if gradient._backend is backend:
+                g = gradient._array
+                shaped = self.plan.shaped(self, g)
+                if shaped is not None:
+                    arrays = shaped[0](backend, g, saved)
+                    if arrays is not None:
+                        return self._wrapped(arrays, shaped[1])
         return self._apply_in_ops(gradient, saved, create_graph)
 
     def _as_gradients(self, arrays: tuple[Any, ...], gradient: Any) -> tuple[Any, ...]:
@@ -379,6 +416,17 @@ class OpNode(Node):
                 continue
             g = gradient if array is gradient._array else wrap(array, self.backend)
             result.append(g if array.shape == shapes[i] else _sum_to(g, shapes[i]))
+        return tuple(result)
+
+    def _wrapped(self, arrays: tuple[Any, ...], own: tuple[bool, ...]) -> tuple[Any, ...]:
+        """What a program of the shape made; a storage record says that memory is shared, as a view's does."""
+        result: list[Any] = []
+        for array, owned in zip(arrays, own):  # noqa: B905  # strict costs as much as the loop
+            if array is not None:
+                array = wrap(array, self.backend)
+                if not owned:
+                    array._storage = Storage(array._array.nbytes)
+            result.append(array)
         return tuple(result)
 
     def _apply_in_ops(self, gradient: Any, saved: tuple[Any, ...], create_graph: bool) -> tuple[Any, ...]:
@@ -397,13 +445,13 @@ class OpNode(Node):
                 t._storage = storage
                 values.append(t)
         if op.variadic is not None:
-            return tuple(op.variadic.function(*self._arguments(op.variadic, values)))
+            return tuple(op.variadic.function(*self.arguments(op.variadic, values)))
         result: list[Any] = [None] * len(self.edges)
         shapes, dtypes = self.shapes, self.dtypes
         elementwise = op.elementwise
         for i, rule, places in plan.rules:
             if places is None:
-                g = rule.function(*self._arguments(rule, values))
+                g = rule.function(*self.arguments(rule, values))
             elif len(places) == 2:
                 g = rule.function(values[places[0]], values[places[1]])
             else:
@@ -418,7 +466,7 @@ class OpNode(Node):
                 result[i] = g
         return tuple(result)
 
-    def _arguments(self, rule: _Vjp, values: Sequence[Any]) -> list[Any]:
+    def arguments(self, rule: _Vjp, values: Sequence[Any]) -> list[Any]:
         """What a rule takes by name: the gradient, saved values, parameters of the call, shapes of inputs."""
         names = self.plan.names
         params = self.params
@@ -530,6 +578,27 @@ def _record_one(op: Op, out: Any, x: Any, params: dict[str, Any]) -> None:
         out._node = note(plan, out, (x,), (edge,), (array.shape,), (array.dtype,), params)
 
 
+def _record_tensors(
+    op: Op, out: Any, inputs: tuple[Any, ...], arrays: Sequence[Any], params: dict[str, Any]
+) -> None:
+    """:func:`record` for ``inputs`` that are all tensors, if one of them has an edge."""
+    key = 0
+    bit = 1
+    edges = []
+    for x in inputs:
+        edge = x._node if x._base is None else edge_of(x)
+        if edge is None and x._requires_grad:
+            edge = x
+        edges.append(edge)
+        if edge is not None:
+            key |= bit
+        bit <<= 1
+    if key:
+        plan = op.plans.get(key) or op.new_plan(key, len(edges))
+        shapes, dtypes = tuple([a.shape for a in arrays]), tuple([a.dtype for a in arrays])
+        out._node = note(plan, out, inputs, tuple(edges), shapes, dtypes, params)
+
+
 def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
     """Edges of the inputs, or None if no gradient is asked for."""
     if not mode.enabled:
@@ -625,17 +694,18 @@ def primitive(name: str, vjp: Any = None, **row: Any) -> Callable[[Callable[...,
                 for x in inputs:
                     if x._backend is not backend:
                         same_device(name, inputs)
-                value = op.forward(backend, *[x._array for x in inputs], **params)  # type: ignore[misc]
+                arrays = [x._array for x in inputs]
+                value = op.forward(backend, *arrays, **params)  # type: ignore[misc]
+                if type(value) is not tuple:
+                    out = wrap(value, backend)
+                    if differentiable and mode.enabled:
+                        _record_tensors(op, out, inputs, arrays, params)
+                    return out
             edges = _edges(inputs) if differentiable and mode.enabled else None
-            if type(value) is tuple:
-                outs = tuple(wrap(v, backend) for v in value)
-                if edges is not None:
-                    record(op, outs[0], inputs, edges, params, outs[1])
-                return outs
-            out = wrap(value, backend)
+            outs = tuple(wrap(v, backend) for v in value)
             if edges is not None:
-                record(op, out, inputs, edges, params)
-            return out
+                record(op, outs[0], inputs, edges, params, outs[1])
+            return outs
 
         call.__name__ = call.__qualname__ = name
         call.__doc__ = forward.__doc__

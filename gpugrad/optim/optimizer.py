@@ -134,8 +134,8 @@ class Optimizer:
     def _active(self, group: dict[str, Any], new_state: Callable[[Tensor], State]) -> tuple[list[Any], ...]:
         """Parameters of ``group`` that have gradients, those gradients, and their states, which
         ``new_state`` makes on first use."""
-        params = [p for p in group["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
+        params = [p for p in group["params"] if p._grad is not None]
+        grads = [p._grad for p in params]
         of = self.state
         states = [of[p] for p in params]
         for p, state in zip(params, states, strict=True):
@@ -147,9 +147,12 @@ class Optimizer:
         """Forget the gradients of all parameters (or fill them with 0)."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None:
+                if p._grad is None:
                     continue
-                p.grad = None if set_to_none else p.grad.detach().zero_()
+                if set_to_none:
+                    p._grad = None
+                else:
+                    p.grad = p.grad.detach().zero_()
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """``hook(optimizer, args, kwargs)`` before each step; may return new (args, kwargs)."""

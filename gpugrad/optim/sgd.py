@@ -54,8 +54,8 @@ class SGD(ElementwiseOptimizer):
         if momentum:
             params, grads, states = self._active(group, lambda p: {"momentum_buffer": None})
         else:  # no state, so that state_dict() has none either
-            params = [p for p in group["params"] if p.grad is not None]
-            grads, states = [p.grad for p in params], [{}] * len(params)
+            params = [p for p in group["params"] if p._grad is not None]
+            grads, states = [p._grad for p in params], [{}] * len(params)
         if not params:
             return
         if group["maximize"]:
