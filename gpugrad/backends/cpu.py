@@ -221,6 +221,8 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
                     if small := small and (type(x) is float or type(x) is int):
                         x = _number(x, compute) if type(function) is _ufunc else float(x)
                 if small:
+                    if out is not None and out.dtype is result is compute and type(function) is _ufunc:
+                        return _quiet.run(function, x, y, out)
                     value = _quiet.run(function, x, y)
             else:
                 x = inputs[0]

@@ -51,7 +51,7 @@ _second_moment = _row(
     [("t", _MULTIPLY, "b b"), ("t", _MULTIPLY, "t d"), ("y", _MULTIPLY, "a c"), ("y", _ADD, "y t")],
 )  # fmt: skip
 _adam_apply = _row(
-    "adam_apply", "a * d - b / (sqrt(c) / f + g) * e", 3, 4,
+    "adam_apply", "a * d - b / (sqrt(c) + g * f) * (e * f)", 3, 4,  # one division less
     [("k", _MULTIPLY, "g f"), ("l", _MULTIPLY, "e f"), ("t", _SQRT, "c"), ("t", _ADD, "t k"), ("t", _DIVIDE, "b t"),
      ("t", _MULTIPLY, "t l"), ("y", _MULTIPLY, "a d"), ("y", _SUBTRACT, "y t")],
     (0.5, 2.0),
