@@ -197,7 +197,7 @@ class TensorInfo(Variable):
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements lie in C order without gaps; with ``memory_format=channels_last`` whether
         they do when the second dimension is counted as the last."""
-        if getattr(memory_format, "name", "").startswith("channels_last"):
+        if memory_format is not None and getattr(memory_format, "name", "").startswith("channels_last"):
             order = (0, *range(2, self.ndim), 1)
             strides = tuple(self._array.strides[i] for i in order)
             return self.ndim > 3 and layout.is_contiguous([self.shape[i] for i in order], strides, self.itemsize)

@@ -222,7 +222,7 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
                         x = _number(x, compute) if type(function) is _ufunc else float(x)
                 if small:
                     if out is not None and out.dtype is result is compute and type(function) is _ufunc:
-                        return _quiet.run(function, x, y, out)
+                        return _quiet.run(function, x, y, out=out)
                     value = _quiet.run(function, x, y)
             else:
                 x = inputs[0]

@@ -30,6 +30,8 @@ MOST_LINES = 96
 LONGEST_ROW = 1 << 16
 #: work below this many elements is grouped even if nothing is shared: a launch costs more than the arithmetic
 SMALL = 1 << 12
+#: how many of the latest groups are looked at for that
+NEAR = 32
 
 
 class Value(NamedTuple):
@@ -419,10 +421,13 @@ def fuse(program: Program) -> list[Group | Call | Map | Reduce | Fill]:
 def _place(groups: list[Any], uses: _Uses, step: Any) -> tuple[int, str] | None:
     bound = uses.bound(step)
     sharing = uses.sharing(step)
-    small = step.out.size <= SMALL
-    for number in range(len(groups) - 1, max(bound, 0) - 1, -1):
+    candidates = {n for n in sharing if n >= bound}
+    if step.out.size <= SMALL:
+        near = range(max(bound, len(groups) - NEAR, 0), len(groups))
+        candidates.update(n for n in near if isinstance(groups[n], Group) and groups[n].size <= SMALL)
+    for number in sorted(candidates, reverse=True):
         group = groups[number]
-        if isinstance(group, Group) and (number in sharing or small and group.size <= SMALL):
+        if isinstance(group, Group):
             level = group.accepts(step)
             if level is not None:
                 return number, level

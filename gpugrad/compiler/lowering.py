@@ -44,9 +44,7 @@ class Lowering:
         written = {v.buffer for s in program.steps for v in s.writes()}
         unwritten = (program.used() | {v.buffer for v in program.results}) - written
         self._empty += [
-            (b.number, (b.nbytes // b.dtype.itemsize,), b.dtype)
-            for b in unwritten
-            if b.role in ("temporary", "result")
+            (b.number, (b.nbytes // b.dtype.itemsize,), b.dtype) for b in unwritten if b.role in ("temporary", "result")
         ]
         self._results = [self._reader(v) for v in program.results]
 

@@ -66,10 +66,11 @@ class Module(StateDict):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         own = self.__dict__  # as attributes these would take twice as long to find, for a class with __getattr__
         try:
-            hooked = own["_forward_pre_hooks"] or own["_forward_hooks"] or CALLS
-            hooked = hooked or own["_backward_hooks"] or own["_backward_pre_hooks"]
-        except KeyError as error:
-            hooked = getattr(self, error.args[0])  # says what is wrong, or finds what a subclass has in its place
+            hooked = own["_forward_pre_hooks"] or own["_forward_hooks"] or own["_backward_hooks"]
+            hooked = hooked or own["_backward_pre_hooks"] or CALLS
+        except KeyError:  # no __init__ ran, which the attribute says, or a class has them in another place
+            hooked = self._forward_pre_hooks or self._forward_hooks or self._backward_hooks
+            hooked = hooked or self._backward_pre_hooks or CALLS
         if hooked:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
