@@ -9,7 +9,7 @@ from typing import Any
 from gpugrad.autograd.graph import Node, edge_of, storage_of
 from gpugrad.autograd.modes import mode
 from gpugrad.compiler.differentiating import Boundary, Differentiated, differentiate
-from gpugrad.compiler.guards import Surroundings
+from gpugrad.compiler.guards import Surroundings, random_state
 from gpugrad.compiler.lowering import Lowering
 from gpugrad.compiler.program import Program, View
 from gpugrad.compiler.tracing import Tracer
@@ -62,6 +62,7 @@ class Trace:
         self.differentiated: Differentiated | None = None
         self.outside: set[int] = set()  # owners of memory from outside
         self.guards = 0
+        self.kept: list[Any] = []  # arguments that are known by their id
         self.same: list[tuple[int, int]] = []
         self.known: list[tuple[int, Any]] = []
 
@@ -118,6 +119,7 @@ class Attempt:
         self.build_arguments = builder(shape)
         self.leaves = leaves
         self.trace = Trace()
+        self.trace.kept = [x for x in leaves if not isinstance(x, Tensor)]
         self.reason: str | None = None
         self.vain: str | None = None
         self.tracer = Tracer()
@@ -125,11 +127,14 @@ class Attempt:
     def run(self) -> Any:
         """Call the function, listening; returns what it returned."""
         leaves = self.leaves
-        around = Surroundings(self.function, *(x for x in leaves if not isinstance(x, Tensor)))
+        around = Surroundings(self.function, *_reached(leaves))
         inputs, given = self._inputs(around)
         watched = [*around.tensors.values(), *(x for x in leaves if isinstance(x, Tensor))]
         before = [(t, t._grad, t._storage.version if t._storage else 0, t._array) for t in watched]
         tracer = self.tracer
+        if around.reason is not None:
+            tracer.reason = around.reason
+        chance = random_state()
         with tracer:
             try:
                 for position, i in enumerate(inputs):
@@ -139,6 +144,8 @@ class Attempt:
             arguments = self.build_arguments(given)
             args, kwargs = arguments if self.named else (arguments, {})
             value = self.function(*args, **kwargs)
+            if random_state() != chance:
+                tracer.broken("draws random numbers of Python or NumPy; draw them outside, or with gpugrad")
             results: list[Any] = []
             shape = flatten(value, results)
             made = {id(t): t for t in results if isinstance(t, Tensor)}
@@ -327,3 +334,10 @@ class Attempt:
             if isinstance(x, Tensor) and isinstance(x._node, Boundary):
                 x._node.open()
         return value
+
+
+def _reached(leaves: list[Any]) -> list[Any]:
+    """What is reached through arguments: objects, and hooks of tensors."""
+    return [x for x in leaves if not isinstance(x, Tensor)] + [
+        hook for x in leaves if isinstance(x, Tensor) for hook in (x._hooks or {}).values()
+    ]

@@ -190,11 +190,18 @@ def differentiate(
         elif t._node is not None and tracer.knows(t._array, backend):
             tracer.broken(f"uses a tensor of shape {tuple(t.shape)} from outside that was computed from others")
             return None
+    # Hooks of leaves run when their gradient arrives, at each run; what is traced ends before them.
+    hooks = [(t, t._hooks) for t in {id(e): e for e in wanted if not isinstance(e, Node)}.values()]
+    for leaf, _ in hooks:
+        leaf._hooks = None
     try:
         roots: Any = [(edge_of(t), g) for t, g in zip(outputs, gradients, strict=True)]
         captured = engine.walk(roots, True, False, wanted)
     except RuntimeError as error:
         tracer.broken(f"cannot be walked back: {error}")
+    finally:
+        for leaf, kept in hooks:
+            leaf._hooks = kept
     if tracer.reason is not None:
         return None
     views: list[View] = []

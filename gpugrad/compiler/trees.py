@@ -49,5 +49,5 @@ def signature(leaf: Any) -> Any:
             leaf._node is None,
         )  # fmt: skip
     if isinstance(leaf, (bool, int, float, str, bytes, complex, type(None))):
-        return type(leaf), leaf
+        return type(leaf), leaf if leaf else repr(leaf)  # 0.0 and -0.0 are equal
     return type(leaf), id(leaf)
