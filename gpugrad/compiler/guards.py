@@ -262,8 +262,9 @@ def _same(now: str, value: Any, name: Callable[[Any], str]) -> list[str]:
         return [f"{now} is {name(value)}"]
     if value == 0 and isinstance(value, (float, complex)):  # 0.0 and -0.0 are equal
         return [f"repr({now}) == {repr(value)!r}"]
-    # A NaN is never what it was; 1 and 1.0 are equal, but another dtype.
-    return [f"{now} == {name(value)}", f"type({now}) is {name(type(value))}"] if value == value else ["False"]
+    if value != value:  # a NaN is equal to nothing
+        return [f"{now} != {now}"]
+    return [f"{now} == {name(value)}", f"type({now}) is {name(type(value))}"]  # 1 and 1.0 are equal, but for the type
 
 
 def _slots(kind: type) -> set[str]:
