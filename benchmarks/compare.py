@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.worker import Contestant, Failed
 
 AGAINST = "torch,torch.fused,torch.compile,jax,tinygrad"
-PAUSE = 0.01  # seconds between two samples: the last one's worker threads stop spinning
+PAUSE = 0.01  # seconds between two samples, besides the rest that a contestant takes (worker.py)
 
 
 def limit_threads(threads: int | None) -> int:
@@ -36,6 +36,8 @@ def limit_threads(threads: int | None) -> int:
         os.sched_setaffinity(0, allowed[:threads])
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GPUGRAD_THREADS"):
         os.environ[name] = str(threads)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # each library chooses its kernels for this processor
+        os.environ.pop(name, None)
     os.environ["POCL_MAX_PTHREAD_COUNT"] = os.environ["POCL_CPU_MAX_CU_COUNT"] = str(threads)  # up to 3; from 4 on
     return threads
 

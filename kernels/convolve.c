@@ -95,6 +95,7 @@ KERNEL void NAME(GLOBAL const T *x, GLOBAL const T *weight, GLOBAL T *out, Colum
     i32 how[4];
     V second[4];  // 1 in the lanes of a BROKEN vector that lie in its second row
     IDX gap[4];
+    i32 plain = vectors == 4;  // all are SOLID or BROKEN: a SOLID one has a gap of 0
     for (IDX j = 0; j < vectors * VW; j++) {
         WINDOW_AT(j < left ? start + j : par.positions - 1, at)
         place[j] = at;
@@ -111,6 +112,7 @@ KERNEL void NAME(GLOBAL const T *x, GLOBAL const T *weight, GLOBAL T *out, Colum
         gap[q] = place[q * VW + VW - 1] - from - (VW - 1);
         for (i32 j = 0; j < VW; j++) part[j] = place[q * VW + j] - from == j ? 0 : 1;
         second[q] = *(Loose *)part;
+        plain = plain && (breaks == 0 || (breaks == 1 && gap[q] > 0));
         how[q] = breaks == 0 ? SOLID : breaks == 1 && gap[q] > 0 ? BROKEN : even ? EVEN : SCATTERED;
     }
 
@@ -123,18 +125,22 @@ KERNEL void NAME(GLOBAL const T *x, GLOBAL const T *weight, GLOBAL T *out, Colum
         c /= par.taps[0];
         for (IDX r = 0; r < rows; r++) {
             IDX tap = c * par.channel + k0 * par.reach[0] + k1 * par.reach[1] + k2 * par.reach[2];
-            for (i32 q = 0; q < vectors; q++) {
+            UNROLL for (i32 q = 0; q < 4 && plain; q++) {
+                GLOBAL const T *from = image + tap + place[q * VW];
+                V before = *(GLOBAL const Loose *)from, after = *(GLOBAL const Loose *)(from + gap[q]);
+                packed[r * 4 + q] = PICK(second[q] != 0, after, before);
+            }
+            for (i32 q = 0; q < vectors && !plain; q++) {
                 GLOBAL const T *from = image + tap + place[q * VW];
                 V v;
                 if (how[q] == SOLID) {
                     v = *(GLOBAL const Loose *)from;
                 } else if (how[q] == BROKEN) {
                     V before = *(GLOBAL const Loose *)from, after = *(GLOBAL const Loose *)(from + gap[q]);
-                    v = second[q] != 0 ? after : before;
+                    v = PICK(second[q] != 0, after, before);
                 } else if (how[q] == EVEN && tap + place[q * VW] + 2 * VW <= limit) {
                     V before = *(GLOBAL const Loose *)from, after = *(GLOBAL const Loose *)(from + VW);
-                    v.lo = before.even;
-                    v.hi = after.even;
+                    v = gg_evens(before, after);
                 } else {
                     T part[VW];
                     for (i32 j = 0; j < VW; j++) part[j] = image[tap + place[q * VW + j]];
@@ -142,7 +148,7 @@ KERNEL void NAME(GLOBAL const T *x, GLOBAL const T *weight, GLOBAL T *out, Colum
                 }
                 packed[r * 4 + q] = v;
             }
-            for (i32 q = vectors; q < 4; q++) packed[r * 4 + q] = 0;
+            for (i32 q = vectors; q < 4; q++) packed[r * 4 + q] = ALL(0);
             if (++k2 == par.taps[2]) {
                 k2 = 0;
                 if (++k1 == par.taps[1]) {
@@ -249,10 +255,10 @@ KERNEL void NAME(GLOBAL const T *gradient, GLOBAL const T *x, GLOBAL T *out, Col
                 IDX p = 0;
                 for (; p + VW <= rows; p += VW) {
                     V v[VW], w[VW];
-                    _Pragma("unroll") for (i32 j = 0; j < VW; j++)
-                        v[j] = j < outputs ? *(GLOBAL const Loose *)(from + j * par.positions + p) : 0;
+                    UNROLL for (i32 j = 0; j < VW; j++)
+                        v[j] = j < outputs ? *(GLOBAL const Loose *)(from + j * par.positions + p) : ALL(0);
                     TRANSPOSE(v, w)
-                    _Pragma("unroll") for (i32 j = 0; j < VW; j++) packed[(p + j) * 4 + q] = v[j];
+                    UNROLL for (i32 j = 0; j < VW; j++) packed[(p + j) * 4 + q] = v[j];
                 }
                 for (; p < rows; p++) {
                     T part[VW];

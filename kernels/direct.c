@@ -15,16 +15,11 @@ typedef struct {
 
 #ifdef VW
 
-// A vector in memory need only be aligned like its elements.
-typedef V Loose __attribute__((aligned(sizeof(T))));
-
 // Elements `hop` apart, the last of `count` repeated; `left` elements may be read.
 HELPER V gg_spaced(GLOBAL const T *from, IDX hop, IDX count, IDX left) {
     if (hop == 2 && left >= 2 * VW) {
-        V low = *(GLOBAL const Loose *)from, high = *(GLOBAL const Loose *)(from + VW), r;
-        r.lo = low.even;
-        r.hi = high.even;
-        return r;
+        V low = *(GLOBAL const Loose *)from, high = *(GLOBAL const Loose *)(from + VW);
+        return gg_evens(low, high);
     }
     T part[VW];
     for (i32 j = 0; j < VW; j++) part[j] = from[(j < count ? j : count - 1) * hop];
@@ -47,7 +42,7 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const T *x, GLOBAL const T *weight, GLOBA
         IDX start = first + VW > par.count[2] && par.count[2] >= VW ? par.count[2] - VW : first;
         IDX width = par.count[2] - start < VW ? par.count[2] - start : VW;
         GLOBAL const T *w = own;
-        V total = 0;
+        V total = ALL(0);
         for (IDX c = 0; c < par.inner; c++)
             for (IDX k0 = 0; k0 < par.taps[0]; k0++)
                 for (IDX k1 = 0; k1 < par.taps[1]; k1++) {
@@ -104,7 +99,7 @@ KERNEL void CAT(NAME, _weight_grad)(GLOBAL const S(X) *gradient, GLOBAL const S(
 #ifdef VW
     T part[VW];
     for (i32 j = 0; j < VW; j++) part[j] = j;
-    V number = *(Loose *)part, zero = 0, totals = 0;
+    V number = *(Loose *)part, zero = ALL(0), totals = ALL(0);
 #endif
     T total = 0;
     for (IDX w0 = 0; w0 < par.count[0]; w0++)
@@ -119,7 +114,7 @@ KERNEL void CAT(NAME, _weight_grad)(GLOBAL const S(X) *gradient, GLOBAL const S(
                 IDX width = par.count[2] - w2;
                 V product = VECTOR_OF(gradient, from + w2, 1, par.gradient_limit, width) *
                             VECTOR_OF(x, at + w2 * par.hop[2], par.hop[2], par.limit, width);
-                totals = totals + (number < (V)(T)width ? product : zero);
+                totals = totals + PICK(number < ALL(width), product, zero);
             }
 #else
             for (IDX w2 = 0; w2 < par.count[2]; w2++)

@@ -11,8 +11,6 @@ typedef struct {
 
 #ifdef VW
 
-typedef V Loose __attribute__((aligned(sizeof(T))));
-
 #define FOUR(op) op(0) op(1) op(2) op(3)
 // Rows beyond the last repeat it.
 #define ROW(i)                                                                                                        \

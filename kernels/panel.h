@@ -3,36 +3,26 @@
 // without vectors.
 #ifdef VW
 
-// A vector in memory need only be aligned like its elements.
-typedef V Loose __attribute__((aligned(sizeof(T))));
-
 // Rows become columns by interleaving the first half of the rows with the second, log2(VW) times over.
-HELPER V gg_low(V a, V b) {
-    V r;
-    r.even = a.lo;
-    r.odd = b.lo;
-    return r;
-}
-HELPER V gg_high(V a, V b) {
-    V r;
-    r.even = a.hi;
-    r.odd = b.hi;
-    return r;
-}
 // The square v[VW] turned over, with w[VW] to work in.
 #define TRANSPOSE(v, w)                                                                                               \
-    _Pragma("unroll") for (i32 gg_round = 1; gg_round < VW; gg_round *= 2) {                                          \
-        _Pragma("unroll") for (i32 gg_i = 0; gg_i < VW / 2; gg_i++) {                                                 \
+    TURN(v, w, 2)                                                                                                     \
+    TURN(v, w, 4)                                                                                                     \
+    TURN(v, w, 8)                                                                                                     \
+    TURN(v, w, 16)
+#define TURN(v, w, least)                                                                                             \
+    if (VW >= least) {                                                                                                \
+        UNROLL for (i32 gg_i = 0; gg_i < VW / 2; gg_i++) {                                                            \
             w[2 * gg_i] = gg_low(v[gg_i], v[gg_i + VW / 2]);                                                          \
             w[2 * gg_i + 1] = gg_high(v[gg_i], v[gg_i + VW / 2]);                                                     \
         }                                                                                                             \
-        _Pragma("unroll") for (i32 gg_i = 0; gg_i < VW; gg_i++) v[gg_i] = w[gg_i];                                    \
+        UNROLL for (i32 gg_i = 0; gg_i < VW; gg_i++) v[gg_i] = w[gg_i];                                               \
     }
 
 // One row of the tile, SIX(...) of them: with the vectors b0 to b3 of the right operand's row, and row i of the left
 // one at a<i>.
-#define DECLARE_4(i) V c##i##0 = 0, c##i##1 = 0, c##i##2 = 0, c##i##3 = 0;
-#define DECLARE_1(i) V c##i##0 = 0;
+#define DECLARE_4(i) V c##i##0 = ALL(0), c##i##1 = ALL(0), c##i##2 = ALL(0), c##i##3 = ALL(0);
+#define DECLARE_1(i) V c##i##0 = ALL(0);
 #define STEP_4(i)                                                                                                     \
     {                                                                                                                 \
         T x_ = a##i[at];                                                                                              \

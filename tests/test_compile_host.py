@@ -504,3 +504,53 @@ def test_large_work_is_shared_out():
     x = gg.ones(host_places.LARGE * 2)
     _, compiled = replayed(lambda t: t * 2 + 1, x)
     assert "share(gg_part" in compiled.source()
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "size", "o", "kernel", "stride", "padding", "groups"),
+    [
+        (4, 3, 20, 16, 3, 1, 1, 1),  # one image's positions end inside a vector
+        (2, 8, 33, 20, 5, 1, 0, 2),
+        (3, 3, 40, 8, 7, 2, 3, 1),  # strided: the input's gradient goes by columns
+        (2, 32, 17, 32, 3, 2, 1, 32),  # depthwise
+        (64, 1, 28, 32, 3, 1, 0, 1),
+        (2, 5, 9, 7, 1, 1, 0, 1),  # a bare product
+        (1, 4, 6, 4, 3, 1, 0, 1),
+    ],
+)
+def test_convolution_and_pooling_by_kernels(n, c, size, o, kernel, stride, padding, groups):
+    F = gg.nn.functional
+    gg.manual_seed(0)
+    x = gg.randn(n, c, size, size, requires_grad=True)
+    w = gg.randn(o, c // groups, kernel, kernel, requires_grad=True)
+
+    def step(x, w):
+        y = F.max_pool2d(F.conv2d(x, w, stride=stride, padding=padding, groups=groups), 2)
+        return y.detach(), *gg.autograd.grad((y * y).sum(), (x, w))
+
+    compiled = gg.compile(step, fullgraph=True)
+    for want, *found in zip(step(x, w), compiled(x, w), compiled(x, w), compiled(x, w), strict=True):
+        for got in found:
+            np.testing.assert_allclose(
+                got.numpy(), want.detach().numpy(), rtol=2e-4, atol=2e-5 * float(want.abs().max())
+            )
+    text = compiled.source()
+    assert ("host_convolve(" in text) == (kernel > 1 and host_build.compiler() is not None)
+
+
+def test_products_beside_convolution_give_blas_its_threads_back():
+    from threadpoolctl import ThreadpoolController
+
+    def threads():
+        return [x["num_threads"] for x in ThreadpoolController().select(user_api="blas").info()]
+
+    gg.manual_seed(0)
+    x, w, v = gg.randn(64, 4, 20, 20), gg.randn(8, 4, 3, 3), gg.randn(8 * 18 * 18, 64)
+    compiled = gg.compile(lambda x: gg.nn.functional.conv2d(x, w).reshape(64, -1) @ v, fullgraph=True)
+    before = threads()
+    want = gg.nn.functional.conv2d(x, w).reshape(64, -1) @ v
+    for _ in range(3):
+        np.testing.assert_allclose(compiled(x).numpy(), want.numpy(), rtol=1e-4, atol=1e-2)
+        assert threads() == before
+    if host_build.compiler() is not None:
+        assert "product(share" in compiled.source()

@@ -587,12 +587,21 @@ def test_hooks_with_effects_run_each_time():
 
 
 def test_large_data_within_reach_is_no_constant():
-    data = np.zeros((100, 2), np.float32)
+    data = np.zeros((100, 200), np.float32)
     compiled = gg.compile(lambda x, i: x + float(data[i, 0]))
-    with pytest.warns(GraphBreak, match="array of 200 elements"):
+    with pytest.warns(GraphBreak, match="array of 20000 elements"):
         for k in range(3):
             data[:] = k
             assert compiled(gg.zeros(1), 3).item() == k
+
+
+def test_small_data_within_reach_is_compared():
+    data = np.zeros((100, 2), np.float32)
+    compiled = gg.compile(lambda x: x + float(data[3, 0]), fullgraph=True)
+    for k in (0, 0, 1, 1, 2):
+        data[:] = k
+        assert compiled(gg.zeros(1)).item() == k
+    assert len(compiled.explain().splitlines()) > 1
 
 
 @pytest.mark.parametrize("name", CASES)

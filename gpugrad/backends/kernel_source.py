@@ -121,7 +121,8 @@ def assemble(specialization: Specialization, dialect: str, common: Iterable[tupl
         return _generated(specialization, dialect, common)
     defines = "".join(f"#define {name} {value}\n" for name, value in (*common, *specialization.defines))
     special = ("coefficients.h", "special.h") if "sf_" in dict(specialization.defines).get("EXPR", "") else ()
-    panel = ("panel.h",) if specialization.family in ("matmul", "convolve") else ()
+    panel = ("lanes.h",) if specialization.family in ("matmul", "matvec", "convolve", "direct") else ()
+    panel += ("panel.h",) if specialization.family in ("matmul", "convolve") else ()
     rows = ("rows.h",) if specialization.family in ("softmax", "norm", "cross_entropy") else ()
     if rows or (specialization.family == "map" and "T_f32" in dict(specialization.defines)):
         rows = ("vector_math.h", *rows)

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from gpugrad import layout
@@ -15,6 +16,8 @@ from gpugrad.backends.kernel_order import OrderedOps
 from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
 
 _INT64 = np.dtype(np.int64)
+_F32 = np.dtype(np.float32)
+_HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 def three(values: Sequence[int], fill: int) -> list[int]:
@@ -66,6 +69,9 @@ class WindowOps(OrderedOps):
         stride: Sequence[int],
         dilation: Sequence[int],
     ) -> StridedArray:
+        if gradient.dtype in _HALVES and self.cpu_shapes:  # added up where it is stored
+            wide = self.max_pool_grad(self.copy(gradient, _F32), index, size, kernel, stride, dilation)
+            return self.copy(wide, gradient.dtype)
         gradient, index = self._dense(gradient), self._dense(index)
         if index.offset:
             index = self.copy(index)
@@ -113,6 +119,9 @@ class WindowOps(OrderedOps):
         items = array.shape[0] * channels * pieces
         for n in rows[:-1]:
             items *= n
+        local = self.shape["LOCAL_SIZE"]
+        if op == "max_pool_grad" and self.cpu_shapes:
+            items, local = array.shape[0] * channels * min(items, 1), 4
         if not items:
             return Plan(None, 0, b"")
         steps = elements(array.strides, array.itemsize)
@@ -132,6 +141,6 @@ class WindowOps(OrderedOps):
         name = symbol("window", short)
         defines: dict[str, Any] = {"NAME": name, "X": short, "IDX": index, **type_defines(short)}
         names = [f"{name}_fold", f"{name}_max_pool", f"{name}_max_pool_grad"]
-        plan = Plan(None, self._groups(items), struct.pack(f"={len(values)}{code}", *values))
-        plan.kernel = self.kernel("window", defines, f"{name}_{op}", names)
+        plan = Plan(None, self._groups(items, local), struct.pack(f"={len(values)}{code}", *values))
+        plan.kernel = self.kernel("window", defines, f"{name}_{op}", names, local)
         return plan

@@ -31,14 +31,35 @@ class Workers:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._blas: ThreadpoolController | None = None
+        self._pauses = 0  # of BLAS, which uses one thread meanwhile
+        self._before: list[tuple[Any, int]] = []  # its libraries, and the threads they had
+        self._held: Any = None  # what BLAS had before it was held to one thread
         self.threads = thread_count()
 
     def resize(self, threads: int) -> None:
-        """Use ``threads`` threads from now on; BLAS as well."""
+        """Use ``threads`` threads from now on; BLAS as well, unless it is held to one."""
         with self._lock:
             self.threads = threads
             self._pid = -1  # the pool is made anew
-            ThreadpoolController().limit(limits=threads, user_api="blas")
+            if self._held is None:
+                ThreadpoolController().limit(limits=threads, user_api="blas")
+
+    def hold_blas(self, on: bool) -> None:
+        """Hold BLAS to one thread, or let it have again what it had: the bits of its products depend on it."""
+        with self._lock:
+            if on and self._held is None:
+                self._held = ThreadpoolController().limit(limits=1, user_api="blas")
+            elif not on and self._held is not None:
+                self._held.restore_original_limits()
+                self._held = None
+
+    @staticmethod
+    def blas() -> str:
+        """``", OpenBLAS 0.3.31 (SkylakeX)"``: what computes NumPy's products, and by kernels for which processor."""
+        for found in ThreadpoolController().select(user_api="blas").info():
+            kind = found.get("architecture")
+            return f", {found['internal_api']} {found['version']}" + (f" ({kind})" if kind else "")
+        return ""
 
     def _enter(self) -> None:
         self._here.inside = True
@@ -49,6 +70,7 @@ class Workers:
             self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
             self._pool = ThreadPoolExecutor(self.threads, "gpugrad", initializer=self._enter)
             self._blas = ThreadpoolController()
+            self._pauses = 0
 
     def share(self, function: Callable[[int], None], count: int) -> None:
         """``function(i)`` for each i below ``count``, for work that calls no BLAS: this thread and the pool's take the
@@ -72,6 +94,28 @@ class Workers:
         finally:
             for other in others:
                 other.result()
+
+    def pause_blas(self) -> None:
+        """Let BLAS use one thread until :meth:`resume_blas` is called as often. Its idle threads wait actively for a
+        tenth of a second after a product and take the processors from ours: what mixes both does products by ours."""
+        self._prepare()
+        with self._lock:
+            self._pauses += 1
+            if self._pauses == 1:
+                assert self._blas is not None
+                libraries = [x for x in self._blas.lib_controllers if x.user_api == "blas"]
+                self._before = [(x, x.num_threads) for x in libraries]
+                for library in libraries:
+                    library.set_num_threads(1)
+
+    def resume_blas(self) -> None:
+        """The end of :meth:`pause_blas`."""
+        with self._lock:
+            self._pauses = max(self._pauses - 1, 0)
+            if not self._pauses:
+                for library, threads in self._before:
+                    library.set_num_threads(threads)
+                self._before = []
 
     def each(self, function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         """``[function(i) for i in items]``, at once where there are several items and threads. BLAS is

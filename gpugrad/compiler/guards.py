@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.compiler.tracing import MOST_CONSTANTS
 from gpugrad.nn.module import Module
 from gpugrad.optim.optimizer import Optimizer
 from gpugrad.tensor import Tensor
@@ -28,6 +27,8 @@ _LIVE_OPTIONS = frozenset(("lr", "initial_lr", "params"))
 #: lists and dicts of more plain values than this are compared as a whole, beyond the second number not at all
 MOST_VALUES = 256
 MOST_COMPARED = 1 << 14
+#: bytes up to which an array of NumPy is compared: 6 us
+MOST_BYTES = 1 << 16
 MOST_OBJECTS = 200_000
 _LIBRARIES = frozenset(("gpugrad", "numpy")) | sys.stdlib_module_names
 
@@ -44,7 +45,7 @@ class Surroundings:
         self.places: list[tuple[Any, Any, Any]] = []  # container, key, value
         self.attributes: list[tuple[Any, str, Any]] = []  # of objects with slots, classes and modules
         self.sizes: list[tuple[Any, int]] = []
-        self.arrays: list[tuple[np.ndarray, bytes]] = []  # small ones of NumPy, of which constants may be made
+        self.arrays: list[tuple[np.ndarray, bytes]] = []  # of NumPy; numbers that follow from them may be constants
         self.snapshots: list[tuple[Any, Any]] = []  # long lists and dicts of plain values, with copies
         self.counts: list[tuple[Optimizer, Any]] = []
         self.reason: str | None = None
@@ -93,7 +94,7 @@ class Surroundings:
             self._object(x)
 
     def _data(self, x: Any) -> None:
-        if isinstance(x, np.ndarray) and x.size <= MOST_CONSTANTS:
+        if isinstance(x, np.ndarray) and x.nbytes <= MOST_BYTES and not x.dtype.hasobject:
             self.arrays.append((x, x.tobytes()))
         elif self.reason is None:
             what = f"an array of {x.size} elements" if isinstance(x, np.ndarray) else "a generator of random numbers"

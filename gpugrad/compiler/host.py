@@ -28,12 +28,14 @@ import numpy as np
 
 from gpugrad import layout
 from gpugrad.backends.cpu import _quiet
-from gpugrad.compiler import blocks, host_build
+from gpugrad.compiler import blocks, host_build, host_product
+from gpugrad.compiler.host_kernels import HostKernels, takes
 from gpugrad.compiler.host_places import RANGES, Places, is_product
 from gpugrad.compiler.lowering import Action, Lowering
 from gpugrad.compiler.program import Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
 from gpugrad.compiler.serial_text import Kernel
 
+_BY_BLAS = ("matmul", "convolve", "convolve_input_grad", "convolve_weight_grad", "factorize")
 #: elements up to which a segment keeps the interpreter lock: letting go of it and taking it again costs more
 QUICK = 1 << 14
 
@@ -106,6 +108,12 @@ class _Writer(Places):
         self.quick: set[str] = set()  # those that are over soon
         self.work = 0  # of the segment that is being written
         self._views: dict[Any, str] = {}
+        calls = [p for kind, p in self.parts if kind == "step" and isinstance(p, Call)]
+        # Beside convolution on our threads, BLAS's get in the way (a step of the CNN of benchmarks/ takes 1.6 times as
+        # long); alone they are quicker than ours (by 1.4 in the GPT's).
+        self.own_products = any(map(takes, calls)) and not any(
+            p.method in _BY_BLAS and not is_product(p) and not takes(p) for p in calls
+        )
 
     # -- names in the generated function -------------------------------------------------------------------
     def _constant(self, value: Any) -> str:
@@ -243,11 +251,18 @@ class _Writer(Places):
     def _call(self, step: Call) -> None:
         if is_product(step):
             views = ", ".join(self._view(v) for v in (*step.args, step.results[0]))
-            self.python.append(f"quiet.run(matmul, {views})")
+            if self.own_products and host_product.is_shared(*step.args):
+                self.python.append(f"product(share, {views})")
+            else:
+                self.python.append(f"quiet.run(matmul, {views})")
             return
         arguments = [self._expression(x) for x in step.args]
         arguments += [f"{k}={self._expression(x)}" for k, x in step.kwargs.items()]
-        call = f"backend.{step.method}({', '.join(arguments)})"
+        if takes(step) and not step.kwargs:
+            self.names[f"host_{step.method}"] = _kernels(self.backend).call(step.method)
+            call = f"host_{step.method}({', '.join(arguments)})"
+        else:
+            call = f"backend.{step.method}({', '.join(arguments)})"
         if not step.results:
             self.python.append(call)
             return
@@ -336,10 +351,16 @@ class _Writer(Places):
         lines = ["def run(arguments, numbers):", "    with lock:"]
         if numbers:
             lines.append(f"        N[:] = numbers[:{numbers}]")
-        lines += [f"        {line}" for line in self.python]
+        own = self.own_products and any(line.startswith("product(") for line in self.python)
+        if own:
+            lines += ["        workers.pause_blas()", "        try:"]
+        lines += [f"        {'    ' * own}{line}" for line in self.python]
+        if own:
+            lines += ["        finally:", "            workers.resume_blas()"]
         names.update(
             P=table, N=values, backend=self.backend, quiet=_quiet, matmul=np.matmul, copyto=np.copyto, view=_view,
-            address=_address, share=self.backend._workers.share, lock=threading.Lock(), space=self.space,
+            address=_address, workers=self.backend._workers, share=self.backend._workers.share,
+            product=host_product.shared, lock=threading.Lock(), space=self.space,
         )  # fmt: skip
         exec("\n".join(lines), names)  # the text is made of the names and numbers above
         run: Callable[[Sequence[Any], Sequence[float]], list[Any]] = names["run"]
@@ -361,6 +382,11 @@ _CONTRACT = """
 #endif
 
 """
+
+
+@functools.cache
+def _kernels(backend: Any) -> HostKernels:
+    return HostKernels(backend)
 
 
 def _bound(name: str, library: Any, table: Any, values: Any) -> Callable[..., None]:

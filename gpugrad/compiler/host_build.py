@@ -17,6 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def _works(command: list[str]) -> bool:
         except (OSError, subprocess.TimeoutExpired):
             return False
         return done.returncode == 0 and library.is_file()
+
+
+@cache
+def vector_bytes() -> int:
+    """The bytes of the widest vector that the compiler uses on this processor."""
+    command = compiler()
+    assert command is not None
+    told = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True,
+                          timeout=60).stdout.split()  # fmt: skip
+    return 64 if "__AVX512F__" in told else 32 if "__AVX__" in told else 16
 
 
 @cache
@@ -103,13 +114,14 @@ def _fallback() -> Path:
     return Path(tempfile.mkdtemp(prefix="gpugrad-"))
 
 
-def library(text: str) -> Path:
-    """The file of the library built from ``text``; built now if it is not there, or damaged. Raises BuildError."""
-    key = hashlib.sha256((_identity() + "\0" + text).encode()).hexdigest()[:32]
+def library(text: str, flags: Sequence[str] = ()) -> Path:
+    """The file of the library built from ``text``, with ``flags`` besides FLAGS; built now if it is not there, or
+    damaged. Raises BuildError."""
+    key = hashlib.sha256("\0".join((_identity(), *flags, text)).encode()).hexdigest()[:32]
     place = folder()
     target = place / f"{key}.so"
     if not _sound(target):
-        _build(text, place, target)
+        _build(text, flags, place, target)
     return target
 
 
@@ -121,7 +133,7 @@ def _sound(target: Path) -> bool:
         return False
 
 
-def _build(text: str, place: Path, target: Path) -> None:
+def _build(text: str, flags: Sequence[str], place: Path, target: Path) -> None:
     command = compiler()
     if command is None:
         raise BuildError("compile: no C compiler was found (cc, gcc or clang); install one, or name it in CC")
@@ -130,8 +142,9 @@ def _build(text: str, place: Path, target: Path) -> None:
         source.write_text(text, encoding="utf-8")
         try:
             done = subprocess.run(
-                [*command, *FLAGS, str(source), "-o", str(made), "-lm"], capture_output=True, text=True, timeout=LONGEST
-            )
+                [*command, *FLAGS, *flags, str(source), "-o", str(made), "-lm"], capture_output=True, text=True,
+                timeout=LONGEST,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BuildError(f"compile: {' '.join(command)} did not finish: {error}") from error
         if done.returncode != 0:
@@ -143,18 +156,18 @@ def _build(text: str, place: Path, target: Path) -> None:
         os.replace(digest, target.with_suffix(".sum"))
 
 
-_loaded: dict[str, tuple[ctypes.CDLL, ctypes.PyDLL]] = {}
+_loaded: dict[tuple[str, ...], tuple[ctypes.CDLL, ctypes.PyDLL]] = {}
 
 
-def load(text: str) -> tuple[ctypes.CDLL, ctypes.PyDLL]:
+def load(text: str, flags: Sequence[str] = ()) -> tuple[ctypes.CDLL, ctypes.PyDLL]:
     """The library of ``text`` twice: with calls that let go of the interpreter lock, and with calls that keep it, which
     are quicker. Raises BuildError."""
-    found = _loaded.get(text)
+    found = _loaded.get((text, *flags))
     if found is None:
-        path = library(text)
+        path = library(text, flags)
         try:
             found = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
         except OSError as error:
             raise BuildError(f"compile: the library built by {compiler()} cannot be loaded: {error}") from error
-        _loaded[text] = found
+        _loaded[text, *flags] = found
     return found

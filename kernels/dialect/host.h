@@ -23,6 +23,25 @@ typedef double f64;
 #define CONSTANT_POINTER(D) const D *
 #define HELPER static inline __attribute__((always_inline, unused))
 #define RESTRICT restrict
+#define UNROLL _Pragma("GCC unroll 16")
+
+// Of vectors: one of equal elements, and a choice lane by lane.
+#define ALL(x) ((V){0} + (T)(x))
+#define PICK(which, a, b)                                                                                             \
+    ({                                                                                                                \
+        __typeof__(which) gg_which = (which);                                                                         \
+        (V)((gg_which & (__typeof__(which))(a)) | (~gg_which & (__typeof__(which))(b)));                              \
+    })
+typedef f32 float4 __attribute__((vector_size(16)));
+typedef f32 float8 __attribute__((vector_size(32)));
+typedef f32 float16 __attribute__((vector_size(64)));
+typedef f64 double2 __attribute__((vector_size(16)));
+typedef f64 double4 __attribute__((vector_size(32)));
+typedef f64 double8 __attribute__((vector_size(64)));
+
+// Kernels whose items need nothing of each other run here too, one after another: the number of the one that runs.
+static __thread i64 gg_item;
+#define GLOBAL_ID ((IDX)gg_item)
 
 // A loop whose turns do not depend on each other but for the reductions named: SIMD(reduction(+:total)).
 #define PRAGMA_(text) _Pragma(#text)

@@ -29,6 +29,11 @@ typedef double f64;
 #define HELPER static inline
 #define BARRIER barrier(CLK_LOCAL_MEM_FENCE)
 #define RESTRICT restrict
+#define UNROLL _Pragma("unroll")
+
+// Of vectors: one of equal elements, and a choice lane by lane.
+#define ALL(x) ((V)(T)(x))
+#define PICK(which, a, b) ((which) ? (a) : (b))
 
 #define GROUP_ID ((IDX)get_group_id(0))
 #define LOCAL_COUNT ((i32)get_local_size(0))
