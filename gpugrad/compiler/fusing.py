@@ -23,7 +23,7 @@ import numpy as np
 
 from gpugrad import layout
 from gpugrad.backends.base import Elementwise
-from gpugrad.compiler.program import Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
+from gpugrad.compiler.program import Again, Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
 
 MOST_LINES = 96
 #: longest row that a group keeps values of between a reduction over it and their next use
@@ -422,6 +422,9 @@ def _place(groups: list[Any], uses: _Uses, step: Any) -> tuple[int, str] | None:
     bound = uses.bound(step)
     sharing = uses.sharing(step)
     candidates = {n for n in sharing if n >= bound}
+    if isinstance(step, Again):  # anywhere but where it was computed before
+        home = max((n for n, _, written in uses.of.get(step.origin, ()) if written), default=-1)
+        candidates = set(range(max(bound, home + 1), len(groups)))
     if step.out.size <= SMALL:
         near = range(max(bound, len(groups) - NEAR, 0), len(groups))
         candidates.update(n for n in near if isinstance(groups[n], Group) and groups[n].size <= SMALL)

@@ -155,6 +155,9 @@ class Surroundings:
         self.places += [(vars(x), "state", x.state), (vars(x), "param_groups", x.param_groups)]
         self.places += [(x.param_groups, i, group) for i, group in enumerate(x.param_groups)]
         self.places += [(x.state, p, state) for p, state in x.state.items()]
+        for key, value in vars(x).items():
+            if isinstance(value, Tensor):  # such as the norm of the gradients, which steps write
+                self._place(vars(x), key, value)
         self.sizes += [(x.state, len(x.state)), (x.param_groups, len(x.param_groups))]
         for group in x.param_groups:
             self._list(group["params"])

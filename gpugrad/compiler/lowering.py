@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpugrad.compiler.fusing import Group, fuse
+from gpugrad.compiler.fusing import Group
 from gpugrad.compiler.program import CAST, Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
+from gpugrad.compiler.recomputing import recomputed
 
 #: what one piece of a lowered program does, given the run's memory: see :class:`Run`
 Action = Callable[["Run"], None]
@@ -34,7 +35,7 @@ class Lowering:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.backend = program.backend
-        self.parts: list[Group | Step] = fuse(program)
+        self.parts: list[Group | Step] = recomputed(program)
         self._fixed: list[Any] = [b.array if b.role == "outside" else None for b in program.buffers]
         self._made: set[Buffer] = set()  # buffers that have been written, as preparing goes through the steps
         self._empty: list[tuple[int, tuple[int, ...], Any]] = []

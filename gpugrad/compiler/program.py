@@ -113,6 +113,18 @@ class Map:
         return f"{self.out!r} = {self.name}({', '.join(map(repr, self.inputs))})"
 
 
+class Again(Map):
+    """A Map that computes once more, elsewhere, what another one wrote to ``origin``: see ``recomputing.py``."""
+
+    __slots__ = ("origin",)
+
+    def __init__(
+        self, kernel: Elementwise, inputs: Sequence[Operand], compute: np.dtype, out: View, origin: Buffer
+    ) -> None:
+        super().__init__(kernel, inputs, compute, out)
+        self.origin = origin
+
+
 class Reduce:
     """``out = kind over axes of input`` (kind in sum, prod, max, min, any, all; ``axes`` sorted): ``out.shape`` lacks
     them. Accumulates in ``out.dtype``, float32 for half types; max and min pass NaN on."""

@@ -34,7 +34,10 @@ _lock = threading.RLock()
 MOST_CONSTANTS = 64
 
 _READS = ("to_host", "export", "address", "adopt", "nonzero")
-_SILENT = frozenset("info supports as_strided windows synchronize memory_stats release_cached timeline extent".split())
+_SILENT = frozenset(
+    "info supports as_strided windows synchronize memory_stats reset_peak_memory_stats release_cached timeline "
+    "extent".split()
+)
 _METHODS = tuple(n for n, f in vars(Backend).items() if n[0] != "_" and callable(f) and n not in _SILENT)
 
 
