@@ -65,6 +65,18 @@ def newest(pattern: str) -> Path | None:
     return found[-1] if found else None
 
 
+def find_checkpoint(given: str, runs: str = "*") -> Path:
+    """The checkpoint that ``--resume`` means: a file, the one in a folder, or where nothing is given the newest of
+    ``runs/<runs>/``. Raises FileNotFoundError."""
+    path = Path(given) if given else newest(f"{runs}/checkpoint.safetensors")
+    if path is None:
+        raise FileNotFoundError("--resume: there is no checkpoint under runs/ to go on from")
+    path = path / "checkpoint.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume: {path} does not exist")
+    return path
+
+
 # -- pictures ------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from common import (
     StopSignal,
     device_name,
-    newest,
+    find_checkpoint,
     plot_confusion,
     plot_curves,
     plot_misread,
@@ -248,17 +248,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--resume", nargs="?", const="", metavar="PATH", help="a run folder or its checkpoint; the newest if left out"
     )
     return parser.parse_args(arguments)
-
-
-def find_checkpoint(given: str) -> Path:
-    """The checkpoint that ``--resume`` means. Raises FileNotFoundError."""
-    path = Path(given) if given else newest("*/checkpoint.safetensors")
-    if path is None:
-        raise FileNotFoundError("--resume: there is no checkpoint under runs/ to go on from")
-    path = path / "checkpoint.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"--resume: {path} does not exist")
-    return path
 
 
 def prepare(options: argparse.Namespace) -> Trainer:

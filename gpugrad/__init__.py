@@ -14,6 +14,7 @@ from gpugrad.devices import (
     is_available,
     memory_stats,
     register_backend,
+    reset_peak_memory_stats,
     set_default_device,
     synchronize,
 )

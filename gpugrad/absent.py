@@ -11,7 +11,7 @@ _SPARSE = "there are no sparse tensors here; dense ones do the same"
 _QUANTISED = "there are no quantised tensors here; float16 and bfloat16 halve the memory"
 _PARTS = f"{_COMPLEX}; keep the real and the imaginary part in two tensors"
 _SYMBOLIC = "there are no symbolic shapes here; sizes are Python's int"
-_DETERMINISTIC = "every operation here is deterministic; use_deterministic_algorithms(True) is kept and changes nothing"
+_DETERMINISTIC = "every operation here is deterministic; see use_deterministic_algorithms for what more it can do"
 
 #: reason -> names: bare ones of the package and of Tensor, dotted ones of another namespace
 _REASONS = {
@@ -75,15 +75,16 @@ _REASONS = {
     "cuda.get_stream_from_external cuda.set_stream cuda.stream",
     "there are no graphs of launches here; call the function itself": "cuda.CUDAGraph cuda.graph "
     "cuda.graph_pool_handle cuda.is_current_stream_capturing cuda.make_graphed_callables",
-    "memory_allocated, max_memory_allocated, memory_reserved, mem_get_info and empty_cache are what there is": (
+    "memory_allocated, max_memory_allocated, reset_peak_memory_stats, memory_reserved, mem_get_info and empty_cache "
+    "are what there is; gpugrad.memory_stats(device) has all figures": (
         "cuda.MemPool cuda.use_mem_pool cuda.CUDAPluggableAllocator cuda.change_current_allocator "
         "cuda.get_allocator_backend cuda.caching_allocator_alloc cuda.caching_allocator_delete "
         "cuda.caching_allocator_disabled cuda.caching_allocator_enable cuda.host_memory_stats "
         "cuda.host_memory_stats_as_nested_dict cuda.memory_stats cuda.memory_stats_as_nested_dict cuda.memory_snapshot "
         "cuda.memory_summary cuda.memory_cached cuda.max_memory_cached cuda.max_memory_reserved "
         "cuda.reset_accumulated_host_memory_stats cuda.reset_accumulated_memory_stats "
-        "cuda.reset_max_memory_allocated cuda.reset_max_memory_cached cuda.reset_peak_host_memory_stats "
-        "cuda.reset_peak_memory_stats cuda.get_per_process_memory_fraction cuda.set_per_process_memory_fraction"
+        "cuda.reset_max_memory_cached cuda.reset_peak_host_memory_stats "
+        "cuda.get_per_process_memory_fraction cuda.set_per_process_memory_fraction"
     ),
     "nvidia-smi tells": "cuda.temperature cuda.power_draw cuda.clock_rate cuda.utilization cuda.memory_usage "
     "cuda.device_memory_used cuda.list_gpu_processes",

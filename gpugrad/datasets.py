@@ -1,6 +1,6 @@
-"""Small data sets for examples and tests, as NumPy arrays.
+"""Small data sets for examples and tests, as NumPy arrays and text.
 
-Nothing is bundled: MNIST is read from a folder or fetched, the rest comes with scikit-learn.
+Nothing is bundled: MNIST and tiny Shakespeare are read from a folder or fetched, the rest comes with scikit-learn.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable
+from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -33,6 +35,8 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TIMEOUT = 4.0  # seconds without an answer; two mirrors, so a machine without a network waits for eight
 
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -82,9 +86,26 @@ def _contents(path: Path) -> bytes:
     if raw[:2] != b"\x1f\x8b":
         return raw
     try:
-        return gzip.decompress(raw)
+        return _unpacked(raw)
     except (EOFError, OSError, zlib.error) as error:
         raise FileFormatError(f"{path} is truncated or damaged: {error}") from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """A gzipped IDX file's content, and no more than a byte beyond what its header says: a small file may unpack to
+    any size."""
+    with gzip.GzipFile(fileobj=BytesIO(raw)) as file:
+        head = file.read(4)
+        if len(head) < 4 or head[2] not in _IDX_TYPES:
+            return head
+        sizes = file.read(4 * head[3])
+        count = prod(struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4]))
+        left = count * np.dtype(_IDX_TYPES[head[2]]).itemsize + 1  # to the end, where the checksum is
+        parts = [head, sizes]
+        while left > 0 and (part := file.read(min(left, 1 << 20))):  # not all at once: the header may lie
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
 
 
 # -- MNIST ---------------------------------------------------------------------
@@ -119,10 +140,14 @@ def mnist(root: str | os.PathLike[str] | None = None, download: bool = True) -> 
 
 def mnist_folders() -> list[Path]:
     """Where :func:`mnist` looks, in this order."""
+    return [folder / "mnist" for folder in data_folders()]
+
+
+def data_folders() -> list[Path]:
+    """Where data sets are looked for: ``$GPUGRAD_DATA``, then the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     data = os.environ.get("GPUGRAD_DATA")
-    given = [Path(data) / "mnist"] if data else []
-    return [*given, cache / "gpugrad" / "mnist"]
+    return [*([Path(data)] if data else []), cache / "gpugrad"]
 
 
 def _find(folder: Path) -> dict[str, Path] | None:
@@ -217,6 +242,38 @@ def _in_time(call: Callable[[], Any], what: str) -> Any:
     if error is not None:
         raise error if isinstance(error, OSError) else OSError(f"{what}: {error}")
     return result
+
+
+# -- text ------------------------------------------------------------------------
+
+
+def tiny_shakespeare(download: bool = True) -> str:
+    """Forty thousand lines of Shakespeare's plays, 1,115,394 characters of 65 kinds, as Karpathy's char-rnn has them.
+
+    The file ``tinyshakespeare.txt`` is looked for in ``$GPUGRAD_DATA``, then in the user's cache folder; if it is in
+    neither and ``download`` is true it is fetched into the first of the two. Raises DatasetNotFoundError naming file
+    and folder, FileFormatError for a file that is altered (sha256)."""
+    paths = [folder / "tinyshakespeare.txt" for folder in data_folders()]
+    for path in paths:
+        if path.is_file():
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
+                raise FileFormatError(f"{path} is not tiny Shakespeare (sha256): delete it to fetch it again")
+            return content.decode("ascii")
+    if not download:
+        raise DatasetNotFoundError(f"tiny Shakespeare is not there: put it at {' or '.join(map(str, paths))}")
+    try:
+        content = _fetch(SHAKESPEARE_URL)
+        if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
+            raise OSError(f"{SHAKESPEARE_URL} is not the file it should be (sha256)")
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(paths[0]) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise DatasetNotFoundError(
+            f"tiny Shakespeare is not at {paths[0]} and could not be fetched ({error}): put the file there"
+        ) from error
+    return content.decode("ascii")
 
 
 # -- from scikit-learn -----------------------------------------------------------

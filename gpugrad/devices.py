@@ -286,5 +286,15 @@ def synchronize(spec: Any = None) -> None:
 
 
 def memory_stats(spec: Any = None) -> dict[str, int]:
-    """Bytes ``allocated``, ``peak`` and ``reserved`` on a device."""
+    """Bytes of memory on a device: ``allocated`` by tensors that live, ``peak``, the most that was allocated since the
+    device was opened or :func:`reset_peak_memory_stats`, and ``reserved``: ``allocated`` and what the pool holds for
+    later tensors. ``spec``: a device, by default the current one.
+
+    Sizes are those of the memory blocks, which may be a little larger than the tensors. On the CPU, tensors of less
+    than 64 KiB are not counted; nor is what an operation uses within itself."""
     return backend_of(device(spec)).memory_stats()
+
+
+def reset_peak_memory_stats(spec: Any = None) -> None:
+    """Let ``peak`` of :func:`memory_stats` begin anew, from what is allocated now."""
+    backend_of(device(spec)).reset_peak_memory_stats()

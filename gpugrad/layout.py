@@ -51,8 +51,11 @@ def broadcast_shapes(*shapes: Sequence[int]) -> Shape:
 
 
 def expand_strides(shape: Sequence[int], strides: Sequence[int], target: Sequence[int]) -> Shape:
-    """Strides that show an array of ``shape`` as the larger ``target`` (0 where repeated)."""
+    """Strides that show an array of ``shape`` as the larger ``target`` (0 where repeated). Raises ValueError where that
+    would read beyond the array."""
     lead = len(target) - len(shape)
+    if lead < 0 or any(n != m and n != 1 for n, m in zip(shape, target[lead:], strict=True)):
+        raise ValueError(f"shape {tuple(shape)} does not broadcast to {tuple(target)}")
     return (0,) * lead + tuple(
         0 if n == 1 and m != 1 else s for n, s, m in zip(shape, strides, target[lead:], strict=True)
     )

@@ -15,12 +15,14 @@ typedef struct {
 // Rows beyond the last repeat it.
 #define ROW(i)                                                                                                        \
     GLOBAL const T *a##i = a + from[0] + (first + i < par.rows ? first + i : par.rows - 1) * par.a_row;               \
-    V sum##i = 0;
+    V sum##i = 0, whole##i = 0;
+// Many short sums instead of a long one: of 16 million float32 products the error is 1e-7 instead of 1e-4.
+#define FOLD(i) whole##i = whole##i + sum##i, sum##i = 0;
 #define STEP(i) sum##i = sum##i + *(GLOBAL const Loose *)(a##i + at) * v;
 #define FINISH(i)                                                                                                     \
     {                                                                                                                 \
         T total = 0;                                                                                                  \
-        *(Loose *)part = sum##i;                                                                                      \
+        *(Loose *)part = whole##i;                                                                                    \
         for (i32 j = 0; j < VW; j++) total += part[j];                                                                \
         for (IDX rest = at; rest < par.k; rest++) total += a##i[rest] * b[from[1] + rest * par.b_k];                  \
         if (first + i < par.rows) out[target + i] = total;                                                            \
@@ -35,15 +37,19 @@ KERNEL void NAME(GLOBAL const T *a, GLOBAL const T *b, GLOBAL T *out, Rows par) 
     FOUR(ROW)
     T part[VW];
     IDX at = 0;
-    for (; at + VW <= par.k; at += VW) {
-        V v;
-        if (par.b_k == 1) {
-            v = *(GLOBAL const Loose *)(b + from[1] + at);
-        } else {
-            for (i32 j = 0; j < VW; j++) part[j] = b[from[1] + (at + j) * par.b_k];
-            v = *(Loose *)part;
+    while (at + VW <= par.k) {
+        IDX stop = at + (IDX)1024 * VW < par.k ? at + (IDX)1024 * VW : par.k;
+        for (; at + VW <= stop; at += VW) {
+            V v;
+            if (par.b_k == 1) {
+                v = *(GLOBAL const Loose *)(b + from[1] + at);
+            } else {
+                for (i32 j = 0; j < VW; j++) part[j] = b[from[1] + (at + j) * par.b_k];
+                v = *(Loose *)part;
+            }
+            FOUR(STEP)
         }
-        FOUR(STEP)
+        FOUR(FOLD)
     }
     FOUR(FINISH)
 }
@@ -56,8 +62,13 @@ KERNEL void NAME(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL S(X) *out, R
     IDX from[2] = {par.a_offset + row * par.a_row, par.b_offset};
     LOCATE(from, 2, which, par.batch, par.batch_shape, par.batch_stride)
     T total = 0;
-    for (IDX at = LOCAL_ID; at < par.k; at += GROUP)
-        total += (T)LD(X, a, from[0] + at * par.a_k) * (T)LD(X, b, from[1] + at * par.b_k);
+    for (IDX at = LOCAL_ID; at < par.k;) {  // in short sums, as above
+        IDX stop = at + (IDX)1024 * GROUP;
+        T sum = 0;
+        for (; at < par.k && at < stop; at += GROUP)
+            sum += (T)LD(X, a, from[0] + at * par.a_k) * (T)LD(X, b, from[1] + at * par.b_k);
+        total += sum;
+    }
     totals[LOCAL_ID] = total;
     BARRIER;
     for (i32 step = GROUP / 2; step > 0; step /= 2) {

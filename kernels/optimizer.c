@@ -1,7 +1,7 @@
 // A step of an optimizer on one tensor: all its statements in one pass over parameter, gradient and state.
 //
-// Defines: NAME the symbol; POINTERS the parameters p0, p1, ... of the ARRAYS arrays, of type T; NUMBERS how many
-// numbers there are; LOADS(FROM) declares the variables x0, x1, ... of an element, read from FROM(k, pk), and
+// Defines: NAME the symbol; POINTERS the parameters p0, p1, ... of the ARRAYS arrays, of type T, and q0, ... of numbers
+// that are in memory; NUMBERS how many numbers there are; LOADS(FROM) declares the variables x0, x1, ... of an element, read from FROM(k, pk), and
 // STORES(TO) writes those that change to TO(k, pk); BODY computes the statements on these variables.
 // For CPU-type devices BUFFERS declares a vector's worth v0, v1, ... of each array; FETCHES and RETURNS fill the
 // buffers and write back those that change; PICKS, PUTS go between them and the variables. For GPUs WIDE_LOADS(FROM) and

@@ -7,6 +7,7 @@
 #define SF_EPS K(5.9604645e-8)
 #endif
 #define SF_PI K(3.14159265358979323846)
+#define SF_LN2 K(0.69314718055994530942)
 #define SF_COUNT(table) ((i32)(sizeof(table) / sizeof(table[0])))
 // A table's polynomial in x, and its Chebyshev sum (Clenshaw's recurrence) at t.
 #define SF_POLY(table, x) sf_poly(table, SF_COUNT(table), x)
@@ -47,6 +48,13 @@ HELPER T sf_erfc_inverse(T q, T p) {
     if (q == 0) return GG_INF;
     T l = log(q) + log(2 - q), h = K(4.3307467508) + l / 2;  // 2 / (pi 0.147)
     T x = p < K(0.01) ? p * K(0.886) : sqrt(sqrt(h * h - l / K(0.147)) - h);
+    if (q < K(1e-30)) {  // Newton's iteration on the logarithm: erfc itself loses its digits among the denormals
+        for (i32 k = 0; k < 3; k++) {
+            T scaled = sf_erfcx(x);
+            x += (log(scaled) - x * x - log(q)) * scaled * K(0.88622692545275801365);
+        }
+        return x;
+    }
     for (i32 k = 0; k < 3; k++) {
         T slope = K(1.12837916709551257390) * exp(-x * x);
         if (slope == 0) return x;
@@ -118,11 +126,12 @@ HELPER T sf_zeta_positive(T s, T q) {
     for (i32 k = 0; k < 1 || (a < least && k < 64); k++) {
         T term = pow(a, -s);
         sum += term;
-        if (term * a <= SF_EPS / 8 * (s - 1) * sum) return sum;
+        if (sum > 0 && term * a <= SF_EPS / 8 * (s - 1) * sum) return sum;
         a += 1;
     }
     T w = pow(a, -s), t = w * s / a;
-    sum += w * a / (s - 1) + w / 2;
+    sum += pow(a, 1 - s) / (s - 1) + w / 2;  // for a large a, w alone may vanish
+    if (w == 0) return sum;
     for (i32 k = 0; k < SF_COUNT(GG_EULER); k++) {
         sum += GG_EULER[k] * t;
         t *= (s + 2 * k + 1) * (s + 2 * k + 2) / (a * a);
@@ -134,7 +143,7 @@ HELPER T sf_zeta(T s, T q) {
     if (s == 1) return GG_INF;
     if (q > 0) return isinf(q) ? 0 : sf_zeta_positive(s, q);
     if (q == floor(q)) return GG_INF;
-    if (s != floor(s)) return GG_NAN;
+    if (s != floor(s) || isinf(s)) return GG_NAN;
     // The terms below 0 mirrored, so that far below the loop is not long.
     T below = sf_zeta_positive(s, ceil(q) - q) - sf_zeta_positive(s, 1 - q);
     return sf_zeta_positive(s, q - floor(q)) + (fmod(s, (T)2) == 0 ? below : -below);
@@ -257,7 +266,7 @@ HELPER T sf_i0e(T x) {
 HELPER T sf_i1e(T a) {
     T x = fabs(a);
     T y = x <= 8 ? x * SF_CHEB(GG_I1_NEAR, x / 4 - 1) : SF_CHEB(GG_I1_FAR, 16 / x - 1) / sqrt(x);
-    return a < 0 ? -y : y;
+    return copysign(y, a);
 }
 // exp(|x|) by halves: it overflows before the Bessel function does.
 HELPER T sf_grow(T y, T x) {
@@ -272,13 +281,13 @@ HELPER T sf_k0e(T x) {
     if (x == 0) return GG_INF;
     if (!(x > 0)) return GG_NAN;
     if (x > 2) return SF_CHEB(GG_K0_FAR, 4 / x - 1) / sqrt(x);
-    return exp(x) * (SF_CHEB(GG_K0_NEAR, x * x / 2 - 1) - log(x / 2) * sf_i0(x));
+    return exp(x) * (SF_CHEB(GG_K0_NEAR, x * x / 2 - 1) - (log(x) - SF_LN2) * sf_i0(x));
 }
 HELPER T sf_k1e(T x) {
     if (x == 0) return GG_INF;
     if (!(x > 0)) return GG_NAN;
     if (x > 2) return SF_CHEB(GG_K1_FAR, 4 / x - 1) / sqrt(x);
-    return exp(x) * (x * SF_CHEB(GG_K1_NEAR, x * x / 2 - 1) + log(x / 2) * sf_i1(x) + 1 / x);
+    return exp(x) * (x * SF_CHEB(GG_K1_NEAR, x * x / 2 - 1) + (log(x) - SF_LN2) * sf_i1(x) + 1 / x);
 }
 
 // J (second 0) or Y (second 1) of order 0 or 1 for x > 8, by modulus and phase. The angles x - pi/4 and
@@ -290,7 +299,7 @@ HELPER T sf_bessel_far(T x, i32 order, i32 second) {
     T q = (order ? SF_CHEB(GG_Q1_FAR, t) : SF_CHEB(GG_Q0_FAR, t)) / x;
     T s = GG_TRIG(sin, x), c = GG_TRIG(cos, x);
     T cosine = order ? s - c : c + s, sine = order ? -s - c : s - c;
-    return (second ? p * sine + q * cosine : p * cosine - q * sine) / sqrt(SF_PI * x);
+    return (second ? p * sine + q * cosine : p * cosine - q * sine) / (sqrt(SF_PI) * sqrt(x));
 }
 // x^2 - z^2 with z to twice the precision
 HELPER T sf_from_zero(T x, T z, T rest) { return (x - z - rest) * (x + z); }
@@ -338,7 +347,14 @@ HELPER T sf_airy(T x) {
         T y = SF_CHEB(GG_AIRY_RIGHT, K(3.77123616632825342) / w - 1);
         return y * exp(-w) / (2 * K(1.77245385090551602730) * sqrt(root));
     }
-    T start = K(16.0) / 3 / w, t = 2 * start * start - 1, s = GG_TRIG(sin, w), c = GG_TRIG(cos, w);
+#if defined(GG_FP64) && defined(T_f32)  // an f32 holds no digit of the phase of numbers below -50,000
+    f64 phase = (f64)size * sqrt((f64)size) * 2 / 3;
+    T s = (T)sin(phase), c = (T)cos(phase);
+#else
+    if (isinf(w)) return 0;
+    T s = GG_TRIG(sin, w), c = GG_TRIG(cos, w);
+#endif
+    T start = K(16.0) / 3 / w, t = 2 * start * start - 1;
     T y = SF_CHEB(GG_AIRY_P, t) * (c + s) + SF_CHEB(GG_AIRY_Q, t) / w * (s - c);
     return y / (K(2.50662827463100050242) * sqrt(root));
 }

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
-from tests import pretend
+from tests import launches, poison, pretend
 
 pretend.register()
+poison.configure()
+launches.configure()
 
 
 def pytest_addoption(parser):
@@ -65,3 +67,7 @@ def pytest_configure(config):
     os.environ.setdefault("POCL_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"gpugrad-pocl-cache-{os.getuid()}"))
     # Devices without factorizations of their own say so once; tests/test_linalg.py checks that they do.
     config.addinivalue_line("filterwarnings", "ignore::gpugrad.errors.HostTripWarning")
+
+
+def pytest_sessionfinish(session):
+    launches.finish()

@@ -6,6 +6,8 @@ Code above the backends that treats an array as an ndarray, or mixes devices, fa
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 
 import gpugrad as gg
@@ -30,6 +32,7 @@ class PretendBackend(Backend):
         self.index = index
         self.cpu = CpuBackend()
         self.bytes = self.peak = 0
+        self.watches = {}
 
     def info(self) -> DeviceInfo:
         return DeviceInfo(name=f"pretend device {self.index}", kind="accelerator", fp64=False)
@@ -53,12 +56,12 @@ class PretendBackend(Backend):
         assert array.dtype != np.float64, "float64 was computed on a device without it"
         raw = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
         strides = layout.contiguous_strides(array.shape, array.itemsize)
-        self.bytes += raw.nbytes
+        self._count(raw)
         return PretendArray((self, raw), 0, array.shape, strides, array.dtype, True)
 
     def empty(self, shape, dtype):
         dtype = np.dtype(dtype)
-        array = np.empty(shape, dtype)
+        array = self.cpu.empty(shape, dtype)
         array.reshape(-1).view(np.uint8)[...] = 0xFF  # NaN in every floating dtype: unwritten elements show
         return self._wrap(array)
 
@@ -81,8 +84,24 @@ class PretendBackend(Backend):
     def synchronize(self):
         return None
 
+    def _count(self, raw):
+        """Memory that is allocated until ``raw``, which all views of an array hold, is gone."""
+        nbytes = raw.nbytes
+        self.bytes += nbytes
+        self.peak = max(self.peak, self.bytes)
+
+        def forget(watch):
+            del self.watches[id(watch)]
+            self.bytes -= nbytes
+
+        watch = weakref.ref(raw, forget)
+        self.watches[id(watch)] = watch
+
     def memory_stats(self):
-        return {"allocated": self.bytes, "peak": self.bytes, "reserved": self.bytes}
+        return {"allocated": self.bytes, "peak": self.peak, "reserved": self.bytes}
+
+    def reset_peak_memory_stats(self):
+        self.peak = self.bytes
 
     def map(self, kernel, inputs, compute, result, out=None):
         if out is None:

@@ -64,3 +64,33 @@ def test_lines_go_with_their_nodes():
         assert len(anomaly._lines) >= before + 3
         del loss
     assert len(anomaly._lines) == before
+
+
+class Faulty(gg.nn.Module):
+    def forward(self, x):
+        return (x - 9).sqrt().sum()  # in a module
+
+
+def in_place(x):
+    y = x * 1
+    y.sqrt_()  # in place
+    return y.sum()
+
+
+def through_a_checkpoint(x):
+    from gpugrad.utils.checkpoint import checkpoint
+
+    return checkpoint(lambda t: (t - 9).sqrt().sum(), x, use_reentrant=False)  # in a checkpoint
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [(Faulty(), "# in a module"), (in_place, "# in place"), (through_a_checkpoint, "# in a checkpoint")],
+    ids=["module", "in place", "checkpoint"],
+)
+def test_odd_places(function, line, device):
+    with detect_anomaly():
+        loss = function(gg.tensor([-1.0, 4.0], device=device, requires_grad=True))
+        with pytest.raises(RuntimeError, match="holds NaN") as raised:
+            loss.backward()
+    assert line in str(raised.value) and "test_anomaly.py" in str(raised.value)

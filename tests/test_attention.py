@@ -209,9 +209,21 @@ def test_choice_of_an_implementation():
     want = F.scaled_dot_product_attention(q, q, q).numpy()
     for chosen in (SDPBackend.MATH, [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
         with sdpa_kernel(chosen):
-            np.testing.assert_array_equal(F.scaled_dot_product_attention(q, q, q).numpy(), want)
+            np.testing.assert_allclose(F.scaled_dot_product_attention(q, q, q).numpy(), want, rtol=1e-5)
     with pytest.raises(TypeError), sdpa_kernel("math"):
         pass
+
+
+def test_the_definition_can_be_asked_for(monkeypatch, device):
+    backend = gg.zeros(1, device=device)._backend
+    offer, asked = backend.offer, []
+    monkeypatch.setattr(backend, "offer", lambda name: asked.append(name) or offer(name))
+    q = gg.randn(1, 3, 4, device=device)
+    with sdpa_kernel(SDPBackend.MATH):
+        F.scaled_dot_product_attention(q, q, q)
+    assert "attention_takes" not in asked
+    F.scaled_dot_product_attention(q, q, q)
+    assert "attention_takes" in asked
 
 
 # -- MultiheadAttention -----------------------------------------------------------------

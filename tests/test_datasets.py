@@ -290,3 +290,45 @@ def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r'digits needs scikit-learn: pip install "gpugrad\[examples\]"'):
         datasets.digits()
+
+
+# -- tiny Shakespeare ------------------------------------------------------------
+
+
+@pytest.fixture
+def plays(monkeypatch, tmp_path):
+    """A short text in place of Shakespeare's; an empty cache folder."""
+    text = b"First Citizen:\nBefore we proceed any further, hear me speak.\n"
+    monkeypatch.setattr(datasets, "SHAKESPEARE_SHA256", hashlib.sha256(text).hexdigest())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GPUGRAD_DATA", raising=False)
+    return text
+
+
+def test_shakespeare_is_fetched_once_and_kept(plays, monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(url):
+        asked.append(url)
+        return plays
+
+    monkeypatch.setattr(datasets, "_fetch", fetch)
+    assert datasets.tiny_shakespeare() == datasets.tiny_shakespeare() == plays.decode()
+    assert asked == [datasets.SHAKESPEARE_URL]
+    kept = tmp_path / "cache" / "gpugrad" / "tinyshakespeare.txt"
+    assert kept.read_bytes() == plays
+    kept.write_bytes(plays[:-1])
+    with pytest.raises(gg.FileFormatError, match="tinyshakespeare.txt is not tiny Shakespeare"):
+        datasets.tiny_shakespeare()
+    monkeypatch.setenv("GPUGRAD_DATA", str(tmp_path))
+    (tmp_path / "tinyshakespeare.txt").write_bytes(plays)
+    assert datasets.tiny_shakespeare() == plays.decode()  # found there first
+
+
+def test_shakespeare_that_cannot_be_had_is_an_error(plays, monkeypatch, tmp_path):
+    with pytest.raises(datasets.DatasetNotFoundError, match="put it at .*tinyshakespeare.txt"):
+        datasets.tiny_shakespeare(download=False)
+    monkeypatch.setattr(datasets, "_fetch", lambda url: b"<html>not found</html>")
+    with pytest.raises(datasets.DatasetNotFoundError, match="is not the file it should be .*put the file there"):
+        datasets.tiny_shakespeare()
+    assert not list(tmp_path.rglob("tinyshakespeare*"))

@@ -195,6 +195,7 @@ def test_switches():
     gg.set_float32_matmul_precision("highest")
     gg.use_deterministic_algorithms(True)
     assert gg.are_deterministic_algorithms_enabled()
+    gg.use_deterministic_algorithms(False)
 
 
 def test_fork_rng():

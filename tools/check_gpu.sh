@@ -14,10 +14,14 @@ nvidia-smi | tee "$out/nvidia-smi.txt"
 run python -m gpugrad devices
 run python -m pytest -q --device cuda -n 4 -o cache_dir="$out/pytest"
 if command -v compute-sanitizer > /dev/null; then
-    for check in memcheck racecheck initcheck; do
-        run compute-sanitizer --tool "$check" --error-exitcode 1 \
-            python -m pytest -q tests/test_device_backends.py --device cuda -k "cuda and not large" -x
+    for check in memcheck racecheck initcheck synccheck; do
+        run compute-sanitizer --tool "$check" --error-exitcode 1 --log-file "$out/$check.txt" \
+            python -m pytest -q tests/test_device_backends.py tests/test_kernel_rows.py --device cuda -k "cuda and not large" -x \
+            -p no:cacheprovider
     done
+else
+    echo "---- compute-sanitizer is not here (it comes with the CUDA toolkit): no memory check"
+    status=1
 fi
 for model in mlp cnn; do
     run python examples/train_mnist.py --model "$model" --device cuda --out "$out/$model"

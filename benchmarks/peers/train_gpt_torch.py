@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
-import gpt.model as ours  # noqa: E402
-from gpt.step import Step, make_optimizer  # noqa: E402
-from gpt.text import Characters, Tokens, read_text  # noqa: E402
-from gpt.training import DEFAULTS, learning_rate  # noqa: E402
+import gpt.model as ours
+from gpt.step import Step, make_optimizer
+from gpt.text import Characters, Tokens, read_text
+from gpt.training import DEFAULTS, learning_rate
 
-import gpugrad as gg  # noqa: E402
+import gpugrad as gg
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -161,20 +161,22 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="gpugrad's step compiled")
     parser.add_argument("--device", default="cpu", help="gpugrad's; PyTorch takes the same if it is cpu or cuda")
     options = parser.parse_args()
-    config, batch = ours.SIZES[options.size]
+    size = ours.SIZES[options.size]
     name, text = read_text(options.text)
     alphabet = Characters(text)
     tokens = Tokens.split(alphabet.encode(text))
-    config = replace(config, vocabulary=alphabet.size)
-    # The schedule of a whole run, of which these are the first steps.
-    settings = {**DEFAULTS, "batch_size": options.batch_size or batch, "accumulate": options.accumulate}
+    config = replace(size.config, vocabulary=alphabet.size)
+    settings = {**DEFAULTS, "batch_size": options.batch_size or size.batch, "accumulate": options.accumulate}
+    settings["lr"] = size.lr
     settings |= {"steps": options.steps, "dtype": options.dtype, "compile": options.compile}
     mine, my_seconds, _ = train_ours(config, tokens, settings, options.device)
     other = options.device if options.device.startswith("cuda") else "cpu"
     theirs, their_seconds, _ = train_torch(config, tokens, settings, other)
     apart = np.abs(np.array(mine) / np.array(theirs) - 1)
     print(f"{options.size} on {name}, {options.dtype}: {options.steps} steps")
-    print(f"gpugrad on {options.device}{' compiled' * options.compile}: {my_seconds:.2f} s; PyTorch: {their_seconds:.2f} s")
+    print(
+        f"gpugrad on {options.device}{' compiled' * options.compile}: {my_seconds:.2f} s, PyTorch {their_seconds:.2f} s"
+    )
     for i in sorted({0, options.steps // 4, options.steps // 2, options.steps - 1}):
         print(f"  step {i + 1}: {mine[i]:.6f} {theirs[i]:.6f}, apart {apart[i]:.1e}")
     print(f"largest relative distance of a step's losses: {apart.max():.1e} (step {apart.argmax() + 1})")

@@ -107,6 +107,8 @@ def _walk(
             source.release()
 
     for leaf, gradient, owned in leaves.values():
+        if capture_ids is None and not leaf._requires_grad:
+            continue  # frozen since the graph was made
         if leaf._hooks:
             gradient, owned = _run_hooks(leaf._hooks, gradient), False
         if capture_ids is not None:

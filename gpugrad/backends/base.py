@@ -161,7 +161,12 @@ class Backend(ABC):
 
     @abstractmethod
     def memory_stats(self) -> dict[str, int]:
-        """Bytes: ``allocated``, ``peak`` and ``reserved`` (held by a pool)."""
+        """Bytes: ``allocated`` by arrays that live, ``peak``, the most that was allocated since the device was opened
+        or :meth:`reset_peak_memory_stats` was called, and ``reserved``: those and what a pool holds."""
+
+    def reset_peak_memory_stats(self) -> None:
+        """Let ``peak`` begin anew, from what is allocated now."""
+        raise NotImplementedError(f"device {self.name} does not tell its peak of memory from a given moment on")
 
     # -- sharing with other libraries; override where the memory can be shared ---
     def export(self, array: Array) -> Any:

@@ -17,15 +17,16 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import philox
 from gpugrad.backends.base import Array, DeviceInfo, Elementwise, Scalar
+from gpugrad.backends.cpu_attention import AttentionOps
 from gpugrad.backends.cpu_blocks import LARGE, add_slices, flattened, map_blocks, reduce_blocks, row_blocks
 from gpugrad.backends.cpu_channels import ChannelOps
 from gpugrad.backends.cpu_rows import check_index
 from gpugrad.backends.cpu_updates import UpdateOps
 from gpugrad.backends.cpu_windows import WindowOps
-from gpugrad.backends.host_memory import HostPool
+from gpugrad.backends.host_memory import COUNTED, HostPool, retrying
 from gpugrad.backends.threads import Workers
 from gpugrad.dtypes import HALVES
-from gpugrad.errors import DeviceError, OutOfMemoryError
+from gpugrad.errors import DeviceError
 
 _F32 = np.dtype(np.float32)
 _ndarray = np.ndarray
@@ -89,7 +90,7 @@ def _calm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return _quiet.run(function, *args, **kwargs)
 
 
-class CpuBackend(ChannelOps, UpdateOps, WindowOps):
+class CpuBackend(AttentionOps, ChannelOps, UpdateOps, WindowOps):
     """NumPy arrays as they are."""
 
     name = "cpu"
@@ -110,7 +111,7 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
             kind="cpu",
             memory=memory,
             compute_units=os.cpu_count(),
-            driver=f"NumPy {np.__version__}",
+            driver=f"NumPy {np.__version__}{self._workers.blas()}",
         )
 
     def supports(self, dtype: np.dtype) -> bool:
@@ -121,8 +122,7 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
         try:
             return self._pool.empty(shape, dtype)
         except (MemoryError, ValueError) as error:
-            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            raise OutOfMemoryError(f"cpu: cannot allocate {size:,} bytes for shape {tuple(shape)} {dtype}") from error
+            raise self._pool.out_of_memory(error, shape, dtype) from error
 
     def from_host(self, array: np.ndarray) -> np.ndarray:
         return np.array(array, order="C")
@@ -160,6 +160,10 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
     def threads(self, n: int) -> None:
         self._workers.resize(n)
 
+    def fix_products(self, on: bool) -> None:
+        """Whether products give the same bits for any number of threads, for which BLAS is held to one."""
+        self._workers.hold_blas(on)
+
     def adopt(self, foreign: Any) -> np.ndarray:
         try:
             return np.from_dlpack(foreign)
@@ -182,17 +186,13 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
         return None
 
     def memory_stats(self) -> dict[str, int]:
-        try:
-            import resource
-        except ImportError:
-            raise NotImplementedError("memory_stats: not available for the CPU on this operating system") from None
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        try:
-            with builtins.open("/proc/self/statm") as file:
-                resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            resident = peak
-        return {"allocated": resident, "peak": max(peak, resident), "reserved": resident}
+        """As in the base class. Counted are arrays of 64 KiB (``host_memory.COUNTED``) and more which the backend's
+        methods return: what is smaller, and what a method makes for itself and drops, is not."""
+        pool = self._pool
+        return {"allocated": pool.allocated, "peak": pool.peak, "reserved": pool.allocated + pool.held}
+
+    def reset_peak_memory_stats(self) -> None:
+        self._pool.peak = self._pool.allocated
 
     # -- elementwise ---------------------------------------------------------
     def map(
@@ -223,7 +223,10 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
                 if small:
                     if out is not None and out.dtype is result is compute and type(function) is _ufunc:
                         return _quiet.run(function, x, y, out=out)
-                    value = _quiet.run(function, x, y)
+                    try:
+                        value = _quiet.run(function, x, y)
+                    except MemoryError:  # what they broadcast to need not be small
+                        small = False
             else:
                 x = inputs[0]
                 small = len(inputs) == 1 and x.dtype is compute and x.size < LARGE
@@ -235,9 +238,21 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
                     return out
                 if type(value) is not _ndarray:  # what ufuncs make of 0-d arrays
                     value = _asarray(value)
+                if value.nbytes >= COUNTED:
+                    return self._pool.count(_finished(value, result, inputs))
                 if value.dtype is result and value.flags.c_contiguous:
                     return value
                 return _finished(value, result, inputs)
+        return self._map_any(kernel, inputs, compute, result, out)
+
+    def _map_any(
+        self,
+        kernel: Elementwise,
+        inputs: Sequence[Array | Scalar],
+        compute: np.dtype,
+        result: np.dtype,
+        out: np.ndarray | None,
+    ) -> np.ndarray:
         work = _F32 if compute in HALVES else compute
         for x in inputs:
             if type(x) is np.ndarray and x.size >= LARGE and kernel.check is None:
@@ -282,6 +297,8 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
         cast = partial(np.ndarray.astype, dtype=work, copy=False) if mixed else None
         map_blocks(kernel.numpy, values, target.reshape(cut_shape), cut_shape, self._share, cast)
         return target
+
+    _quietly = staticmethod(_calm)
 
     def _share(self, function: Callable[[int], None], count: int) -> None:
         self._workers.share(lambda i: _quiet.run(function, i), count)
@@ -334,7 +351,13 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
         ufunc = _REDUCE[kind]
         if array.size < LARGE and dtype in _PLAIN and array.dtype is dtype and kind not in _TRUTH:
             value = _asarray(_quiet.run(ufunc.reduce, array, tuple(axes), dtype))
+            if value.nbytes >= COUNTED:
+                return self._pool.count(np.ascontiguousarray(value))
             return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+        return self._reduce_any(kind, array, axes, dtype)
+
+    def _reduce_any(self, kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        ufunc = _REDUCE[kind]
         if array.size >= LARGE and len(axes):
             blocked = self._reduce_large(kind, array, axes, dtype)
             if blocked is not None:
@@ -372,9 +395,11 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
 
     def scan(self, kind: str, array: np.ndarray, axis: int, dtype: np.dtype) -> np.ndarray:
         ufunc = _REDUCE[kind]
-        work = _F32 if dtype in HALVES else dtype
+        work = dtype
+        if dtype.kind not in "biu":  # one after another, float32 would lose a digit every hundred elements or so
+            work = np.dtype(np.float64) if kind in ("sum", "prod") else _F32 if dtype in HALVES else dtype
         value = _calm(ufunc.accumulate, array.astype(work, copy=False), axis=axis)
-        return np.ascontiguousarray(value.astype(dtype, copy=False))
+        return np.ascontiguousarray(_calm(value.astype, dtype, copy=False))
 
     def sort(self, array: np.ndarray, axis: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
         keys = array.astype(np.float32) if array.dtype in HALVES else array
@@ -391,7 +416,15 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         dtype = a.dtype
         if dtype in _PLAIN:
-            return _quiet.run(_matmul, a, b)
+            try:
+                value = _quiet.run(_matmul, a, b)
+            except MemoryError:
+                return self._matmul_any(a, b)
+            return self._pool.count(value) if value.nbytes >= COUNTED else value
+        return self._matmul_any(a, b)
+
+    def _matmul_any(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        dtype = a.dtype
         if dtype in HALVES:
             a, b = a.astype(np.float32), b.astype(np.float32)
         value = _calm(_matmul, a, b)
@@ -408,6 +441,15 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
         if array.dtype not in _PLAIN or not array.size:
             return np.take(array, index, axis=axis)
         out = self.empty((*array.shape[:axis], index.size, *array.shape[axis + 1 :]), array.dtype)
+        if axis == 0 and out.size >= LARGE:
+            step, count = row_blocks(out.shape)
+
+            def rows(i: int) -> None:
+                part = slice(i * step, (i + 1) * step)
+                np.take(array, index[part], axis=0, out=out[part], mode="clip")
+
+            self._share(rows, count)
+            return out
         return np.take(array, index, axis=axis, out=out, mode="clip")  # checked above; "raise" would buffer
 
     def gather(self, array: np.ndarray, index: np.ndarray, axis: int, op: str) -> np.ndarray:
@@ -434,7 +476,7 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
             _SCATTER[mode].at(wide, where, source.astype(np.float32))
             out[...] = wide
         elif lines and mode == "add" and axis == 0 and out.ndim > 1:
-            _calm(add_slices, out, line, source)
+            add_slices(out, line, source, self._share)
         elif not lines and index.size and out.flags.c_contiguous:
             # One index for each element takes NumPy a third of the time that one for each dimension does.
             place = np.ravel_multi_index(where, out.shape)
@@ -449,6 +491,23 @@ class CpuBackend(ChannelOps, UpdateOps, WindowOps):
     def random(self, kind: str, shape: Sequence[int], dtype: np.dtype, seed: int, stream: int) -> np.ndarray:
         n = int(np.prod(shape, dtype=np.int64))
         return philox.random(kind, n, dtype, seed, stream).reshape(shape)
+
+
+# Memory runs out where arrays are large: the quick ways for small ones are left as they are. The numbers say which
+# argument is written to.
+for _name, _out in {
+    **dict.fromkeys(
+        "_matmul_any _reduce_any arange arg_reduce scan sort take gather random nonzero factorize from_host to_host "
+        "convolve convolve_input_grad convolve_weight_grad fold max_pool max_pool_grad".split()
+    ),
+    **dict.fromkeys(n for n in dir(CpuBackend) if n.startswith("fused_")),
+    "_map_any": 4,
+    "copy": 2,
+    "scatter": 0,
+    "fused_update": 1,
+    "fused_scale": 0,
+}.items():
+    setattr(CpuBackend, _name, retrying(getattr(CpuBackend, _name), _out))
 
 
 _REDUCE: dict[str, np.ufunc] = {

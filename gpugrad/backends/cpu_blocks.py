@@ -5,6 +5,7 @@ Where a block begins depends on shapes alone, never on the number of threads, so
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def row_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     whole = count * length
     total = np.vecdot(*(x[:, :whole].reshape(rows, count, length) for x in (a, b))).sum(axis=1)
     if whole < n:
-        total += np.vecdot(a[:, whole:], b[:, whole:])
+        total += row_dots(a[:, whole:], b[:, whole:])
     return total
 
 
@@ -81,7 +82,7 @@ def row_sums(x: np.ndarray) -> np.ndarray:
     whole = count * length
     total = np.vecdot(x[:, :whole].reshape(rows, count, length), ones[:length]).sum(axis=1)
     if whole < n:
-        total += np.vecdot(x[:, whole:], ones[: n - whole])
+        total += row_sums(x[:, whole:])  # what is left over may itself be more than a piece
     return total
 
 
@@ -225,23 +226,39 @@ def reduce_blocks(
     return result.reshape(shape[: axes[0]] + shape[axes[-1] + 1 :])
 
 
-def add_slices(out: np.ndarray, index: np.ndarray, source: np.ndarray) -> None:
+def add_slices(
+    out: np.ndarray, index: np.ndarray, source: np.ndarray, share: Callable[[Callable[[int], None], int], None]
+) -> None:
     """``out[index[i]] += source[i]`` for each i in order.
 
-    Slices that come up to three times are added in as many rounds, in which no destination occurs twice; what the
-    others get is added up first. (An embedding of 8192 rows of 256 among 32768, forward and backward: 5.7 ms, by
-    ``np.add.at`` 16.7.)"""
+    Destinations are shared out in blocks that fit the cache. Slices that come up to three times are added one after the
+    other; what the others get is added up first. (An embedding of 8192 rows of 256 among 32768, forward and backward:
+    4.8 ms, with whole arrays in each round 6.2, by ``np.add.at`` 16.7.)"""
     keys = index.astype(np.uint16) if out.shape[0] <= 1 << 16 else index  # a radix sort
     order = np.argsort(keys, kind="stable")
     keys = index[order]
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     counts = np.diff(starts, append=len(keys))
     few = counts <= 3
-    for k in range(3):
-        places = starts[few & (counts > k)] + k
-        if len(places):
-            out[keys[places]] += source[order[places]]
-    if not few.all():
+    places, times = starts[few], counts[few]
+    step = max(1, (BLOCK >> 1) // max(math.prod(out.shape[1:]), 1))
+
+    def block(i: int) -> None:
+        first, number = places[i * step : (i + 1) * step], times[i * step : (i + 1) * step]
+        rows = keys[first]
+        total = out.take(rows, 0)
+        total += source.take(order[first], 0)
+        for k in (1, 2):
+            more = np.flatnonzero(number > k)
+            if len(more):
+                total[more] += source.take(order[first[more] + k], 0)
+        out[rows] = total
+
+    def rest(_: int) -> None:
         many = order[np.repeat(~few, counts)]
         first = np.cumsum(counts[~few]) - counts[~few]
         out[keys[starts[~few]]] += np.add.reduceat(source[many], first, axis=0)
+
+    share(block, -(-len(places) // step))
+    if not few.all():
+        share(rest, 1)

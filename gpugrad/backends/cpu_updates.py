@@ -77,10 +77,15 @@ class Program:
         folded: list[tuple[Any, ...]] = []
         lines: list[tuple[Any, ...]] = []
         one = {arrays + i for i, is_one in enumerate(ones) if is_one}
+        same: dict[int, Any] = {}  # temporaries that are another value times 1
         for target, kernel, reads in update.places:
             function = kernel.numpy
             recipe = function if isinstance(function, Recipe) else Recipe(("y", function, "a b"[: 2 * len(reads) - 1]))
-            where: dict[str, Any] = dict(zip("abcdefg", (_shifted(i, given) for i in reads), strict=False))
+            taken = [same[i] if i in same else _shifted(i, given) for i in reads]
+            if function is np.multiply and reads[1] in one and target >= given:
+                same[target] = taken[0]
+                continue
+            where: dict[str, Any] = dict(zip("abcdefg", taken, strict=False))
             for i, (letter, ufunc, operands) in enumerate(recipe.lines, 1):
                 places = [where[n] for n in operands]
                 if letter in "kl":
@@ -211,8 +216,8 @@ class UpdateOps:
 
     _share: Callable[[Callable[[int], None], int], None]
 
-    def fused_update(self, update: Update, columns: Columns, numbers: Sequence[float]) -> None:
-        work, total = tasks(update, columns, numbers)
+    def fused_update(self, update: Update, columns: Columns, numbers: Sequence[Any]) -> None:
+        work, total = tasks(update, columns, [float(x) for x in numbers])  # an array is here already
         self._do(work, total)
 
     def fused_total_norm(self, arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,6 +6,7 @@ denormals off, so that results agree with the other devices) and kept as binarie
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backends.base import DeviceInfo, StridedArray, Timeline
-from gpugrad.backends.cached_files import cache_folder, store
+from gpugrad.backends.cached_files import cache_folder, fetch_sealed, store_sealed
 from gpugrad.backends.kernel_core import coalesce, elements
 from gpugrad.backends.kernel_source import SHORT
 from gpugrad.backends.kernels import KernelBackend
@@ -100,10 +101,11 @@ class CudaBackend(KernelBackend):
         self._runtime = cupy.cuda.runtime
         self._use()
         self._pool = cupy.cuda.MemoryPool()
-        self._pool_bytes = 0
-        self._peak = 0
+        self._used = _Used()
+        self._counted = _counted_pointer(cupy)
         self._by_value: dict[int, np.dtype] = {}
         self._blas = self._load_cublas(cupy)
+        self.tensor_cores = int(cupy.cuda.Device(index).compute_capability) >= 80
         try:
             probe = self.to_host(self.arange(3, 0, 1, np.dtype(np.int64)))
         except (ImportError, RuntimeError) as error:
@@ -147,11 +149,7 @@ class CudaBackend(KernelBackend):
             memory = self._pool.malloc(nbytes)
         except self._cuda.memory.OutOfMemoryError:
             memory = self._allocate_again(nbytes)
-        total = self._pool.total_bytes()
-        if total != self._pool_bytes:  # counting what is in use is slow: do it when the pool had to grow
-            self._pool_bytes = total
-            self._peak = max(self._peak, self._pool.used_bytes())
-        return memory
+        return self._counted(memory, self._used)
 
     def _size_of(self, buffer: Any) -> int:
         return int(buffer.mem.size)
@@ -167,19 +165,21 @@ class CudaBackend(KernelBackend):
             free, total = self._runtime.memGetInfo()
             raise OutOfMemoryError(
                 f"cuda:{self.index} ({self._info.name}) cannot allocate {nbytes:,} bytes: {stats['allocated']:,} bytes "
-                f"are in use, {stats['reserved'] - stats['allocated']:,} more are held by the pool, and {free:,} of "
-                f"the device's {total:,} are free"
+                f"are in use, {stats['reserved'] - stats['allocated']:,} more are held by the pool, which was emptied "
+                f"before trying again, and {free:,} of the device's {total:,} are free; use smaller batches, or free "
+                "what is not needed"
             ) from error
 
     def memory_stats(self) -> dict[str, int]:
-        used = self._pool.used_bytes()
-        self._peak = max(self._peak, used)
-        return {"allocated": used, "peak": self._peak, "reserved": self._pool.total_bytes()}
+        used = self._used
+        return {"allocated": used.now, "peak": used.peak, "reserved": self._pool.total_bytes()}
+
+    def reset_peak_memory_stats(self) -> None:
+        self._used.peak = self._used.now
 
     def release_cached(self) -> None:
         self._finish()
         self._pool.free_all_blocks()
-        self._pool_bytes = self._pool.total_bytes()
 
     def export(self, array: StridedArray) -> Any:
         """As a CuPy array, which also has ``__cuda_array_interface__``."""
@@ -228,11 +228,10 @@ class CudaBackend(KernelBackend):
                    "-prec-div=true", "-prec-sqrt=true")  # fmt: skip
         key = repr((source, options, nvrtc.getVersion())).encode()
         path = cache_folder() / "cuda" / f"{hashlib.sha256(key).hexdigest()}.cubin"
-        if path.is_file():
-            code = path.read_bytes()
-        else:
+        code = fetch_sealed(path)
+        if code is None:
             code = self._nvrtc(nvrtc, source, options, native)
-            store(path, code)
+            store_sealed(path, code)
         self._use()
         module = self._cuda.function.Module()
         module.load(code)
@@ -323,6 +322,8 @@ class CudaBackend(KernelBackend):
                 a_pointer + a_at, dtype, left[1], a_steps[-1], zero.ctypes.data,
                 target + number * count * step * size, dtype, n, step, count, compute, blas.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
+        if self.sync:
+            self._finish()
         return result
 
     # -- factorizations ---------------------------------------------------------
@@ -353,6 +354,39 @@ class CudaBackend(KernelBackend):
         if ours.size:
             self.export(ours)[...] = theirs
         return ours
+
+
+class _Used:
+    """Bytes of a device's pool that arrays hold, and the most they held. The pool itself adds up its blocks one by one
+    when it is asked, and knows no peak."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.peak = 0
+        # Re-entrant: the collector may free a block, and so come here, while this thread is inside.
+        self._lock = threading.RLock()
+
+    def add(self, nbytes: int) -> None:
+        with self._lock:
+            self.now += nbytes
+            if self.now > self.peak:
+                self.peak = self.now
+
+
+@functools.cache
+def _counted_pointer(cupy: Any) -> Any:
+    """CuPy's pointer to memory, counted as long as it lives."""
+
+    class CountedPointer(cupy.cuda.MemoryPointer):
+        def __init__(self, memory: Any, used: _Used) -> None:
+            super().__init__(memory.mem, 0)
+            self.used = used
+            used.add(memory.mem.size)
+
+        def __del__(self) -> None:
+            self.used.add(-self.mem.size)
+
+    return CountedPointer
 
 
 class _EventTimeline(Timeline):

@@ -83,6 +83,21 @@ class KernelCore(Backend):
         self._messages: dict[Any, int] = {}
         self._flags: Any = None
         self._unread = False
+        self.sync = os.environ.get("GPUGRAD_SYNC", "0") not in ("", "0")
+        if self.sync:
+            self._wait_for_launches()
+
+    def _wait_for_launches(self) -> None:
+        """From now on the host waits for each launch, so that what goes wrong on the device is raised by the operation
+        that did it, and not by the next one that reads a value back."""
+        launch = self._launch
+
+        def launch_and_wait(kernel: Any, groups: int, *args: Any) -> None:
+            launch(kernel, groups, *args)
+            self.synchronize()
+
+        self._launch = launch_and_wait  # type: ignore[method-assign]
+        self.replay = KernelCore.replay.__get__(self)  # type: ignore[method-assign]
 
     # -- what an API provides ---------------------------------------------------
     @abstractmethod

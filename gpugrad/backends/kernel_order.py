@@ -60,6 +60,8 @@ class OrderedOps(KernelCore):
         join, start = reduction(kind, SHORT[wide])
         defines = {"NAME": name, "X": SHORT[array.dtype], "R": SHORT[dtype], "JOIN(a, b)": join, "START": start,
                    "IDX": index, **type_defines(SHORT[wide])}  # fmt: skip
+        if kind == "sum" and wide.kind == "f":
+            defines["COMPENSATED"] = "1"
         names = [f"{name}_total", f"{name}_apply"]
         groups = self._groups(m * splits)
         carry = array

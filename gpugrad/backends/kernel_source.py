@@ -114,19 +114,33 @@ def text(name: str) -> str:
     return (directory() / name).read_text(encoding="utf-8")
 
 
+#: what a family's text stands on besides the dialect, types.h and math.h
+_ROWS = ("vector_math.h", "rows.h")
+_HEADERS: dict[str, tuple[str, ...]] = {
+    "matmul": ("lanes.h", "panel.h"),
+    "convolve": ("lanes.h", "panel.h"),
+    "matvec": ("lanes.h",),
+    "direct": ("lanes.h",),
+    "random": ("philox.h",),
+    "softmax": _ROWS,
+    "norm": _ROWS,
+    "cross_entropy": _ROWS,
+    "attention": ("lanes.h", "panel.h", "philox.h", "vector_math.h"),
+}
+
+
 def assemble(specialization: Specialization, dialect: str, common: Iterable[tuple[str, str]] = ()) -> str:
     """The whole source for ``dialect`` ("opencl" or "cuda"), with the definitions ``common`` to a device. The family
     ``"generated"`` has its kernels in the definition TEXT, not in a file."""
     if specialization.family == "generated":
         return _generated(specialization, dialect, common)
     defines = "".join(f"#define {name} {value}\n" for name, value in (*common, *specialization.defines))
-    special = ("coefficients.h", "special.h") if "sf_" in dict(specialization.defines).get("EXPR", "") else ()
-    panel = ("lanes.h",) if specialization.family in ("matmul", "matvec", "convolve", "direct") else ()
-    panel += ("panel.h",) if specialization.family in ("matmul", "convolve") else ()
-    rows = ("rows.h",) if specialization.family in ("softmax", "norm", "cross_entropy") else ()
-    if rows or (specialization.family == "map" and "T_f32" in dict(specialization.defines)):
-        rows = ("vector_math.h", *rows)
-    files = (f"dialect/{dialect}.h", "types.h", "math.h", *special, *panel, *rows, f"{specialization.family}.c")
+    given = dict(specialization.defines)
+    headers = _HEADERS.get(specialization.family, ())
+    if specialization.family == "map":
+        headers = ("coefficients.h", "special.h") if "sf_" in given.get("EXPR", "") else ()
+        headers += ("vector_math.h",) if "T_f32" in given else ()
+    files = (f"dialect/{dialect}.h", "types.h", "math.h", *headers, f"{specialization.family}.c")
     return defines + "".join(text(name) for name in files)
 
 
@@ -161,6 +175,10 @@ def read_record(path: str) -> list[Specialization]:
     return list(found)
 
 
+#: what kernels/attention.c makes for GPUs
+ATTENTION_KERNELS = ("forward", "delta", "queries", "keys")
+
+
 def gpu_twin(specialization: Specialization) -> Specialization | None:
     """What a GPU compiles where a CPU-type device compiled ``specialization``: the same without vector types. None
     where there is no such thing."""
@@ -171,9 +189,14 @@ def gpu_twin(specialization: Specialization) -> Specialization | None:
     if specialization.family == "map":
         defines = tuple((k, v) for k, v in specialization.defines if k not in ("FUNCTION", "V"))
         return Specialization("map", defines, specialization.kernels)
-    if specialization.family not in ("matmul", "matvec", "direct") or "VW" not in dict(specialization.defines):
+    if specialization.family not in ("matmul", "matvec", "direct", "attention"):
+        return specialization
+    if "VW" not in dict(specialization.defines):
         return specialization
     defines = tuple((k, v) for k, v in specialization.defines if k not in ("VW", "V", "PACK_ROWS"))
+    if specialization.family == "attention":
+        name = dict(defines)["NAME"]
+        return Specialization("attention", defines, tuple(f"{name}_{k}" for k in ATTENTION_KERNELS))
     if specialization.family != "matmul":
         return Specialization(specialization.family, defines, specialization.kernels)
     return Specialization("matmul", defines, (dict(defines)["NAME"] + "_tile",))

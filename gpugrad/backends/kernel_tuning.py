@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from gpugrad.backends import kernel_source
-from gpugrad.backends.cached_files import cache_folder, store
+from gpugrad.backends.cached_files import cache_folder, private, store
 
 logger = logging.getLogger("gpugrad")
 
@@ -82,10 +82,12 @@ class Tuner:
 
     def _read(self) -> dict[str, str]:
         try:
+            if not private(self.path):
+                return {}
             found = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             logger.info("gpugrad: what was tuned before is unreadable (%s), tuning again: %s", self.path, error)
             return {}
         choices = found.get("choices") if isinstance(found, dict) and found.get("format") == _FORMAT else None

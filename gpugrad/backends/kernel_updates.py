@@ -21,31 +21,36 @@ _WIDE = 16  # bytes of an array that an item of a GPU reads at once
 class UpdateOps(KernelCore):
     """What the kernel backends offer for optimizers; ``gpugrad/ops/updates.py`` says what each takes and returns."""
 
-    def fused_update(self, update: Update, columns: Sequence[Sequence[StridedArray]], numbers: Sequence[float]) -> None:
+    def fused_update(self, update: Update, columns: Sequence[Sequence[StridedArray]], numbers: Sequence[Any]) -> None:
         dtype = columns[0][0].dtype
+        there = tuple([k for k, x in enumerate(numbers) if isinstance(x, StridedArray)])
+        if any(numbers[k].offset for k in there):
+            numbers = [self.copy(x) if k in there else x for k, x in enumerate(numbers)]
         with np.errstate(over="ignore"):
-            values = np.array(numbers, np.float64).astype(dtype).tobytes()
+            plain = [0.0 if k in there else x for k, x in enumerate(numbers)]
+            values = np.array(plain, np.float64).astype(dtype).tobytes()
+        pointers = [numbers[k].buffer for k in there]
         for arrays in zip(*columns, strict=True):
             first = arrays[0]
             if not all(a.is_contiguous or a.strides == first.strides for a in arrays):
                 self._one_by_one(update, arrays, numbers)
                 continue
-            key = (update, dtype.num, first.shape, first.strides, *[a.offset for a in arrays])
+            key = (update, there, dtype.num, first.shape, first.strides, *[a.offset for a in arrays])
             plan = self._plans.get(key)
             if plan is None:
-                plan = self._remember(key, self._update_plan(update, arrays))
+                plan = self._remember(key, self._update_plan(update, arrays, there))
             if plan is _NOT_DENSE:
                 self._one_by_one(update, arrays, numbers)
             elif plan.groups:
-                self._launch(plan.kernel, plan.groups, *[a.buffer for a in arrays], values, plan.params)
+                self._launch(plan.kernel, plan.groups, *[a.buffer for a in arrays], *pointers, values, plan.params)
 
-    def _one_by_one(self, update: Update, arrays: Sequence[StridedArray], numbers: Sequence[float]) -> None:
+    def _one_by_one(self, update: Update, arrays: Sequence[StridedArray], numbers: Sequence[Any]) -> None:
         dtype = arrays[0].dtype
         values: list[Any] = [*arrays, *numbers, *[None] * update.temporaries]
         for target, kernel, operands in update.places:
             values[target] = self.map(kernel, [values[i] for i in operands], dtype, dtype, values[target])
 
-    def _update_plan(self, update: Update, arrays: Sequence[StridedArray]) -> Plan:
+    def _update_plan(self, update: Update, arrays: Sequence[StridedArray], there: tuple[int, ...]) -> Plan:
         first, size = arrays[0], arrays[0].itemsize
         same = all(a.strides == first.strides for a in arrays)
         if not all(a.is_contiguous for a in arrays) and not (
@@ -59,9 +64,9 @@ class UpdateOps(KernelCore):
         params = struct.pack(f"={1 + len(arrays)}{code}", first.size, *[a.offset // size for a in arrays])
         plan = Plan(None, self._groups(items), params)
         if plan.groups:
-            name = symbol("update", update.name, short)
+            name = symbol("update", update.name + "".join(f"_{k}" for k in there), short)
             names = [f"{name}_dense"] if self.cpu_shapes else [f"{name}_dense", f"{name}_wide"]
-            defines = {"NAME": name, "IDX": index, **_defines(update), **type_defines(short)}
+            defines = {"NAME": name, "IDX": index, **_defines(update, there), **type_defines(short)}
             plan.kernel = self.kernel("optimizer", defines, names[-1] if wide else names[0], names)
         return plan
 
@@ -74,12 +79,13 @@ def _spelled(expression: str, names: dict[str, str]) -> str:
     return _LETTER.sub(lambda match: names[match[0]], expression)
 
 
-def _defines(update: Update) -> dict[str, Any]:
-    """What ``kernels/optimizer.c`` wants to know of an update."""
+def _defines(update: Update, there: tuple[int, ...] = ()) -> dict[str, Any]:
+    """What ``kernels/optimizer.c`` wants to know of an update. ``there``: the numbers in the device's memory."""
     arrays, numbers = len(update.arrays), len(update.numbers)
-    variables = [f"x{k}" for k in range(arrays)] + [f"numbers.n[{k}]" for k in range(numbers)]
+    variables = [f"x{k}" for k in range(arrays)]
+    variables += [f"s{k}" if k in there else f"numbers.n[{k}]" for k in range(numbers)]
     variables += [f"h{k}" for k in range(update.temporaries)]
-    body = "".join(f"T h{k}; " for k in range(update.temporaries))
+    body = "".join(f"T s{k} = q{k}[0]; " for k in there) + "".join(f"T h{k}; " for k in range(update.temporaries))
     for target, kernel, operands in update.places:
         names = dict(zip("abcdefg", (variables[i] for i in operands), strict=False))
         body += f"{variables[target]} = {_spelled(kernel.c['f'], names)}; "
@@ -87,7 +93,7 @@ def _defines(update: Update) -> dict[str, Any]:
     return {
         "ARRAYS": arrays,
         "NUMBERS": numbers,
-        "POINTERS": "".join(f"GLOBAL T *p{k}, " for k in every),
+        "POINTERS": "".join(f"GLOBAL T *p{k}, " for k in every) + "".join(f"GLOBAL T *q{k}, " for k in there),
         "LOADS(FROM)": " ".join(f"T x{k} = FROM({k}, p{k});" for k in every),
         "STORES(TO)": " ".join(f"TO({k}, p{k}) = x{k};" for k in written),
         "BODY": body,

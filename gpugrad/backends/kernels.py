@@ -19,6 +19,7 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import kernel_source
 from gpugrad.backends.base import Array, Elementwise, Scalar, StridedArray
+from gpugrad.backends.kernel_attention import AttentionOps
 from gpugrad.backends.kernel_convolve import ConvolveOps
 from gpugrad.backends.kernel_copies import transpose_plan
 from gpugrad.backends.kernel_core import (
@@ -46,7 +47,7 @@ _VECTOR_MATH_OF = {"f32": _VECTOR_MATH, "f64": _VECTOR_MATH | {"expm1", "log", "
 """What is called on vectors; kernels/vector_math.h has the others for f32."""
 
 
-class KernelBackend(RowOps, UpdateOps, ProductOps, ConvolveOps):
+class KernelBackend(AttentionOps, RowOps, UpdateOps, ProductOps, ConvolveOps):
     """The contract's methods, as kernels."""
 
     # -- elementwise ------------------------------------------------------------------

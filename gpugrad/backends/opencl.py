@@ -145,6 +145,7 @@ class OpenCLBackend(KernelBackend):
             cpu_shapes = self._info.kind == "cpu"
         super().__init__(index, "opencl", cpu_shapes, self._info.fp64, int(device.max_work_group_size))
         self.vector_bytes = 4 * min(16, max(2, device.native_vector_width_float))
+        self._largest = int(device.max_mem_alloc_size)
         self._cl = cl
         self._context = context
         self._queue = cl.CommandQueue(context, device)
@@ -185,15 +186,19 @@ class OpenCLBackend(KernelBackend):
         try:
             return self._pool.allocate(nbytes)
         except (self._cl.Error, MemoryError) as error:
-            stats = self.memory_stats()
+            stats, total = self.memory_stats(), self._info.memory or 0
             raise OutOfMemoryError(
                 f"opencl:{self.index} ({self._info.name}) cannot allocate {nbytes:,} bytes: {stats['allocated']:,} "
-                f"bytes are in use, {stats['reserved'] - stats['allocated']:,} more are held by the pool, and the "
-                f"device has {self._info.memory:,} in all"
+                f"bytes are in use, {stats['reserved'] - stats['allocated']:,} more are held by the pool, which was "
+                f"emptied before trying again, and of the device's {total:,} at most {total - stats['reserved']:,} are "
+                f"free, {self._largest:,} for one tensor; use smaller batches, or free what is not needed"
             ) from error
 
     def memory_stats(self) -> dict[str, int]:
         return {"allocated": self._pool.active_bytes, "peak": self._peak, "reserved": self._pool.managed_bytes}
+
+    def reset_peak_memory_stats(self) -> None:
+        self._peak = self._pool.active_bytes
 
     def _write(self, buffer: Any, data: np.ndarray) -> None:
         self._transfer(self._queue, buffer, data, is_blocking=True)

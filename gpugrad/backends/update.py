@@ -49,12 +49,13 @@ class Update:
     In ``places`` names are numbers (arrays first, then numbers, then temporaries): for each statement the place it
     writes, its computation, and the places it reads. What a statement writes it may read as its first operand alone."""
 
-    __slots__ = ("name", "arrays", "numbers", "temporaries", "places", "written", "programs")
+    __slots__ = ("name", "arrays", "numbers", "statements", "temporaries", "places", "written", "programs")
 
     def __init__(self, name: str, arrays: str, numbers: str, *statements: tuple[str, Elementwise, str]) -> None:
         self.name = name
         self.arrays = tuple(arrays.split())
         self.numbers = tuple(numbers.split())
+        self.statements = statements
         names = [*self.arrays, *self.numbers]
         self.places: list[tuple[int, Elementwise, tuple[int, ...]]] = []
         for target, kernel, operands in statements:

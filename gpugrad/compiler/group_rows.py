@@ -116,9 +116,8 @@ class Rows(Shape):
             kernel.say(f"IDX row = slot * {self.turns} + turn;")
         else:
             kernel.say("IDX row = slot;")
-        if self.guarded:  # items beyond the last row compute it too, and store nothing
+        if self.guarded:  # items beyond the last row read and store nothing, as its owner may be writing over it
             kernel.say(f"i32 inside = row < {w.rows};")
-            kernel.say(f"row = inside ? row : {w.rows - 1};")
         self.down = Index(kernel, "row", w.rows_shape)
         for line in self.lines:
             for a in (*line.operands, line.store):
@@ -149,7 +148,8 @@ class Rows(Shape):
             if found is None:
                 found = self.row_loads[key] = f"s{len(self.row_loads)}"
                 short = short_of(a.dtype)
-                kernel.say(f"{c_type(short)} {found} = LD_{short}({kernel.pointer(a)}, {self._row_place(a) or '0'});")
+                value = f"LD_{short}({kernel.pointer(a)}, {self._row_place(a) or '0'})"
+                kernel.say(f"{c_type(short)} {found} = {f'inside ? {value} : 0' if self.guarded else value};")
             return found
         if key in self.held and key not in self.loops_loads:
             name = f"{self.held[key]}[k]"
@@ -194,6 +194,8 @@ class Rows(Shape):
         ragged = w.inner % self.wide != 0
         if ragged:
             kernel.open(f"if (j < {w.inner})")
+        if self.guarded:
+            kernel.open("if (inside)")
         self.loads, self.loops_loads = {}, {}
         across = Index(kernel, "j", w.inner_shape)
 
@@ -208,12 +210,17 @@ class Rows(Shape):
                 if k in lines:
                     self.compute(kernel, k, index, f"{self.held[k]}[k]" if k in self.held else None)
                 if k in ends:
-                    place = index(self.target(k))
-                    self._open_guard()
-                    self.store(kernel, k, place)
-                    self._close_guard()
+                    self.store(kernel, k, index(self.target(k)))
             else:
-                self._accumulate(k, index)
+                self._accumulate(k, self.reduced(kernel, k, index))
+        if self.guarded:
+            kernel.close()
+            apart = [k for k in ends if k in w.columns and not self.in_registers]
+            if apart:  # the host adds up all parts
+                kernel.open("else")
+                for k in apart:
+                    self._accumulate(k, self.accumulator(k)[3])
+                kernel.close()
         if ragged:
             kernel.close()
         kernel.close()
@@ -228,21 +235,10 @@ class Rows(Shape):
             kernel.say(f"{c_type(own)} v{k} = {_result(f'r{k}', short, own)};")
             self.values[k] = (f"v{k}", own)
 
-    def _open_guard(self) -> None:
-        if self.guarded:
-            self.kernel.open("if (inside)")
-
-    def _close_guard(self) -> None:
-        if self.guarded:
-            self.kernel.close()
-
-    def _accumulate(self, k: int, index: Any) -> None:
-        """Add one element to line ``k``, a sum over rows or over everything."""
+    def _accumulate(self, k: int, value: str) -> None:
+        """Add ``value``, of one element, to line ``k``, a sum over rows or over everything."""
         kernel = self.kernel
-        _, _, join, start = self.accumulator(k)
-        value = self.reduced(kernel, k, index)
-        if self.guarded:
-            value = f"inside ? {value} : {start}"
+        join = self.accumulator(k)[2]
         if k in self.w.totals:
             kernel.say(f"t{k} = {join}(t{k}, {value});")
         elif self.in_registers:

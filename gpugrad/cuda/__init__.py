@@ -35,6 +35,8 @@ __all__ = [
     "mem_get_info",
     "memory_allocated",
     "memory_reserved",
+    "reset_max_memory_allocated",
+    "reset_peak_memory_stats",
     "seed",
     "seed_all",
     "set_device",
@@ -144,8 +146,17 @@ def memory_allocated(device: Any = None) -> int:
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes that tensors held so far."""
+    """The most bytes that tensors held so far, or since :func:`reset_peak_memory_stats`."""
     return _bytes("peak", device)
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Let :func:`max_memory_allocated` begin anew."""
+    if is_available():
+        _backend(device).reset_peak_memory_stats()
+
+
+reset_max_memory_allocated = reset_peak_memory_stats
 
 
 def memory_reserved(device: Any = None) -> int:

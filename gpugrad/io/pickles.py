@@ -6,6 +6,7 @@ knows plain values and containers, and the few names that its caller hands it. A
 
 from __future__ import annotations
 
+import os
 import pickletools
 import struct
 from collections import Counter, OrderedDict, defaultdict
@@ -27,6 +28,7 @@ _NEW: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
 }
+_COPIED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _SCALARS = (str, int, float, bytes, type(None))
 
 
@@ -62,6 +64,10 @@ class Machine:
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        here = file.tell()
+        # Each element comes out of the file, but a program may copy what it made as often as it likes.
+        self.copies_left = 16 * file.seek(0, os.SEEK_END) + (1 << 20)
+        file.seek(here)
 
     def fail(self, reason: str) -> NoReturn:
         """Raise FileFormatError."""
@@ -163,6 +169,9 @@ class Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Known) or function.call is None or type(arguments) is not tuple:
             raise TypeError(f"a call of {getattr(function, 'name', type(function).__name__)}")
+        self.copies_left -= sum(len(a) for a in arguments if isinstance(a, _COPIED))
+        if self.copies_left < 0:
+            self.fail("its pickle makes far more than the file holds")
         self.stack.append(function.call(*arguments))
 
     def _build(self, _: Any) -> None:

@@ -80,7 +80,7 @@ def read(name: str, content: bytes, where: Any) -> Any:
         return _restore(json.loads(tree), arrays, where)
     except GpugradError:  # of the device
         raise
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise FileFormatError(f"{name}: the structure in its header does not fit its tensors ({error!r})") from error
 
 

@@ -15,13 +15,15 @@ from gpugrad.nn.linear import NonDynamicallyQuantizableLinear
 from gpugrad.nn.module import Module
 from gpugrad.nn.parameter import Parameter
 from gpugrad.ops import creation
+from gpugrad.ops.attention import choice
 from gpugrad.tensor import Tensor
 
 __all__ = ["MultiheadAttention", "SDPBackend", "sdpa_kernel"]
 
 
 class SDPBackend(enum.IntEnum):
-    """PyTorch's implementations of scaled_dot_product_attention. Here MATH, the plain definition, serves for all."""
+    """PyTorch's implementations of scaled_dot_product_attention. Here MATH is the definition, which holds the matrix of
+    weights, and all others are the one that works tile by tile, where the device has it."""
 
     ERROR = -1
     MATH = 0
@@ -33,12 +35,17 @@ class SDPBackend(enum.IntEnum):
 
 @contextlib.contextmanager
 def sdpa_kernel(backends: Any, set_priority: bool = False) -> Iterator[None]:
-    """Accepts which implementations of scaled_dot_product_attention may run. All of them compute the same, and
-    there is one here, so whatever is allowed, that one runs. Raises TypeError for other values."""
+    """Which implementations of scaled_dot_product_attention may run: with ``SDPBackend.MATH`` alone the definition
+    does, else the one by tiles wherever it can, and the definition where it cannot. Raises TypeError for others."""
     chosen = backends if isinstance(backends, (list, tuple)) else [backends]
     if not chosen or not all(isinstance(b, SDPBackend) for b in chosen):
         raise TypeError(f"sdpa_kernel: expected an SDPBackend or a list of them, got {backends!r}")
-    yield
+    before = choice.definition
+    choice.definition = all(b in (SDPBackend.MATH, SDPBackend.ERROR) for b in chosen)
+    try:
+        yield
+    finally:
+        choice.definition = before
 
 
 class MultiheadAttention(Module):

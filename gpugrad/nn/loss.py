@@ -383,7 +383,8 @@ class NLLLoss2d(NLLLoss):
 
 @dataclass
 class LinearCrossEntropyOptions:
-    """How PyTorch splits the work of :class:`LinearCrossEntropyLoss`; kept, and without effect here."""
+    """How the work of :class:`LinearCrossEntropyLoss` is split: ``batch_chunk_size`` rows at a time. The others are
+    PyTorch's; kept, and without effect here."""
 
     allow_retain_graph: bool = False
     batch_chunk_size: int | None = None
@@ -431,6 +432,7 @@ class LinearCrossEntropyLoss(_WeightedLoss):
             reduction=self.reduction,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
+            options=self.options,
         )
 
     def extra_repr(self) -> str:

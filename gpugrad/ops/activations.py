@@ -107,8 +107,9 @@ def _gelu_tanh_backward_numpy(g: Any, a: Any) -> Any:
     slope = a * a
     slope *= 3 * _TANH_CUBE * _TANH_SLOPE
     slope += _TANH_SLOPE
-    slope *= a
-    slope *= 1.0 - s
+    rest = 1.0 - s
+    rest *= a  # first: far out it is 0, the rest may be infinite
+    slope *= rest
     slope += 1.0
     slope *= s
     return special.times(slope, g)

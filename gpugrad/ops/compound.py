@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad import dtypes
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import inplace, table
 from gpugrad.ops.creation import cast, rounded_once, zeros_like
@@ -19,26 +20,37 @@ from gpugrad.ops.table import composite
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Any:
     """``input + alpha * other``."""
-    return e.add(input, other if alpha == 1 else _scaled(other, alpha))
+    return e.add(input, other if alpha == 1 and alpha is not True else _scaled("add", input, other, alpha))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Any:
     """``input - alpha * other``. Raises TypeError for two bool tensors."""
-    return e.sub(input, other if alpha == 1 else _scaled(other, alpha))
+    return e.sub(input, other if alpha == 1 and alpha is not True else _scaled("sub", input, other, alpha))
 
 
-def _scaled(other: Any, alpha: float) -> Any:
-    return e.mul(other, alpha) if isinstance(other, table.Tensor) else other * alpha
+def _scaled(op: str, x: Any, other: Any, alpha: float) -> Any:
+    """``alpha * other``, in the dtype that ``x`` and ``other`` have together: the factor takes no part in promotion."""
+    if not isinstance(other, table.Tensor):
+        return other * alpha
+    dtype = table.result_type(x, other)
+    if not dtype.is_floating_point and isinstance(alpha, float):
+        raise RuntimeError(
+            f"{op}: alpha is {alpha}, and {table.describe(x, other)} are not floating; pass an integer, or convert one "
+            "of them with .float()"
+        )
+    if isinstance(alpha, bool) and dtype is not dtypes.bool_:
+        raise RuntimeError(f"{op}: alpha is {alpha}, and {table.describe(x, other)} are not bool; pass a number")
+    return e.mul(cast(other, dtype), bool(alpha) if dtype is dtypes.bool_ else alpha)
 
 
 def add_(x: Any, other: Any, *, alpha: float = 1) -> Any:
     """In place: :func:`add`, stored in this tensor."""
-    return e.add.inplace(x, other if alpha == 1 else _scaled(other, alpha))
+    return e.add.inplace(x, other if alpha == 1 and alpha is not True else _scaled("add", x, other, alpha))
 
 
 def sub_(x: Any, other: Any, *, alpha: float = 1) -> Any:
     """In place: :func:`sub`, stored in this tensor."""
-    return e.sub.inplace(x, other if alpha == 1 else _scaled(other, alpha))
+    return e.sub.inplace(x, other if alpha == 1 and alpha is not True else _scaled("sub", x, other, alpha))
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:

@@ -442,6 +442,8 @@ def cast(x: Any, dtype: dtypes.DType, copy: bool = False) -> Any:
     if x._array.dtype == dtype.numpy:
         return clone(x) if copy else x
     require_dtype(x._backend, dtype, "to")
+    if not dtype.is_floating_point:
+        x = wrap(x._array, x._backend)  # outside the graph: integers and booleans have no derivative
     return _cast(x, dtype=dtype.numpy)
 
 

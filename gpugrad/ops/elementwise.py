@@ -47,7 +47,8 @@ div = elementwise(
     "div",
     np.true_divide,
     "a / b",
-    (lambda g, b: div(g, b), lambda g, b, y: neg(mul(g, div(y, b)))),
+    # Of its inputs alone, as PyTorch's: programs go on to change quotients in place.
+    (lambda g, b: div(g, b), lambda g, a, b: neg(mul(g, div(div(a, b), b)))),
     arity=2,
     rule="float",
     domain=(0.5, 2.0),
@@ -208,7 +209,7 @@ copysign = elementwise(
     "copysign",
     np.copysign,
     "copysign(a, b)",
-    (lambda g, a, y: mul(g, mul(sign(a), sign(y))), lambda g, b: zeros_like(g)),
+    (lambda g, a, y: mul(g, mul(sign(a), sign(y))), lambda g: zeros_like(g)),
     arity=2,
     rule="float",
     domain=(0.5, 2.0),
@@ -320,7 +321,7 @@ rsqrt = elementwise(
     "rsqrt",
     lambda a: 1 / np.sqrt(a),
     "(T)1 / sqrt(a)",
-    lambda g, a, y: mul(g, mul(div(y, a), -0.5)),
+    lambda g, y: mul(g, mul(mul(square(y), y), -0.5)),
     rule="float",
     domain=(0.2, 3.0),
 )
@@ -335,12 +336,18 @@ log10 = elementwise(
     "log10", np.log10, "log10(a)", lambda g, a: div(g, mul(a, math.log(10.0))), rule="float", domain=(0.2, 3.0)
 )
 log1p = elementwise("log1p", np.log1p, "log1p(a)", lambda g, a: div(g, add(a, 1.0)), rule="float", domain=(-0.5, 3.0))
+
+
+def _logaddexp_grad(g: Any, mine: Any, other: Any) -> Any:
+    return mul(g, sigmoid(sub(mine, other)))
+
+
 _LOGADDEXP = "isinf(GG_MAX(a, b)) ? GG_MAX(a, b) : GG_MAX(a, b) + log1p(exp(-fabs(a - b)))"
 logaddexp = elementwise(
     "logaddexp",
     np.logaddexp,
     _LOGADDEXP,
-    (lambda g, a, y: mul(g, exp(sub(a, y))), lambda g, b, y: mul(g, exp(sub(b, y)))),
+    (lambda g, a, b: _logaddexp_grad(g, a, b), lambda g, a, b: _logaddexp_grad(g, b, a)),
     arity=2,
     rule="float",
     dtypes="f",
@@ -403,7 +410,7 @@ sigmoid = elementwise(
 sigmoid_backward = elementwise(
     "sigmoid_backward",
     special.sigmoid_backward,
-    "a * b * (K(1) - b)",
+    "(K(1) - b) * b * a",
     (lambda g, b: sigmoid_backward(g, b), lambda g, a, b: mul(g, mul(a, sub(1.0, mul(b, 2.0))))),
     arity=2,
     rule="float",

@@ -54,6 +54,17 @@ ROUTINES = {
     "op",
     "cross_entropy_backward": "(gradient [rows] of any stride, 0 included, in the work dtype, x rows, target, stats) "
     "-> (exp(x - maximum) / sum - (1 at the target)) * gradient * share as rows of x's dtype, 0 where share is 0",
+    "attention_takes": "(dtype, e, w, l) -> whether attention and attention_backward do l queries of this dtype and "
+    "width e with values of width w, and gain by it",
+    "attention": "(q [b, h, l, e], k [b, g, s, e], v [b, g, s, w], mask or None, causal, scale, dropout) -> "
+    "softmax(q @ k.T * scale + mask) @ v, [b, h, l, w], and for each row the logarithm of the sum of exp of its "
+    "scores, [b, h, l] in the work dtype, without holding them. Any strides; g divides h, and h / g heads in a row "
+    "have one key. mask, [b, h, l, s]: bool, False where -inf is added, or of the work dtype, added. causal: query i "
+    "sees the keys up to i. dropout: None, or (p, seed, stream): weight number n in C order of [b, h, l, s] is 0 where "
+    "element n of the uniform float32 numbers of seed and stream is less than p, the others are divided by 1 - p. With "
+    "a mask, a row that sees no key is 0",
+    "attention_backward": "(gradient, q, k, v, the result, the logarithms, mask, causal, scale, dropout, needed) -> "
+    "gradients of q, k and v, of their shapes and dtypes; the weights are computed anew",
 }
 
 

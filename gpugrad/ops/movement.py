@@ -274,8 +274,10 @@ def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 
 
 def ravel(input: Any) -> Any:
-    """``input`` with one dimension."""
-    return reshape(input, -1)
+    """``input`` with one dimension, in C order without gaps: a view of what lies so already, else a copy."""
+    flat = reshape(input, -1)
+    array = flat._array
+    return flat if layout.is_contiguous(array.shape, array.strides, array.itemsize) else clone(flat)
 
 
 def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:

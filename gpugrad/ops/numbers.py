@@ -14,6 +14,7 @@ from gpugrad import dtypes
 from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
+from gpugrad.ops.compound import sub
 from gpugrad.ops.creation import cast, full_like, zeros_like
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
@@ -86,7 +87,7 @@ def rsub(input: Any, other: Any, alpha: float = 1) -> Any:
     """``other - alpha * input``. Raises RuntimeError for bool tensors."""
     if table.as_tensor_arg("rsub", input)._array.dtype == bool:
         raise RuntimeError(f"rsub: not defined for bool tensors ({describe(input, other)}); use ~ or logical_xor")
-    return e.sub(other, input if alpha == 1 else e.mul(input, alpha))
+    return sub(other, input, alpha=alpha)
 
 
 # -- larger, smaller, signs -------------------------------------------------------------------
@@ -206,7 +207,15 @@ _WHOLE = (
     S(([12, 0, -8, 7], [[18], [0]])),
 )
 gcd = elementwise("gcd", np.gcd, {"i": "sf_gcd(a, b)"}, arity=2, rule="shift", dtypes="i", samples=_WHOLE)
-lcm = elementwise("lcm", np.lcm, {"i": "sf_lcm(a, b)"}, arity=2, rule="shift", dtypes="i", samples=_WHOLE)
+lcm = elementwise(
+    "lcm",
+    lambda a, b: np.abs(np.lcm(a, b)),  # where the product wraps, NumPy's may come out negative
+    {"i": "sf_lcm(a, b)"},
+    arity=2,
+    rule="shift",
+    dtypes="i",
+    samples=_WHOLE,
+)
 
 
 def _scaling(name: str, factor: float) -> Any:

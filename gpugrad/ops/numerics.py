@@ -1,4 +1,5 @@
-"""The special functions of ``gpugrad/ops/special_functions.py`` on ndarrays, computed in float64.
+"""The special functions of ``gpugrad/ops/special_functions.py`` on ndarrays, computed in float64; those of Bessel and
+Airy are in ``gpugrad/ops/numerics_bessel.py``.
 
 The twin of ``kernels/special.h``: the same methods, vectorised. The tables are read from
 ``kernels/coefficients.h``, so that they stand in one place. Loaded when first needed.
@@ -101,11 +102,23 @@ def _erfc_inverse(q: Array, p: Array) -> Array:
     log_term = np.log(q) + np.log(2 - q)
     h = 2 / (math.pi * 0.147) + log_term / 2
     x = np.where(p < 0.01, p * (math.sqrt(math.pi) / 2), np.sqrt(np.sqrt(h * h - log_term / 0.147) - h))
+    start = x
     for _ in range(3):
         slope = 2 / math.sqrt(math.pi) * np.exp(-x * x)
         miss = np.where(p < 0.5, p - erf(x), erfc(x) - q) / slope
         x = np.where(slope == 0, x, x + miss / (1 - x * miss))
+    tiny = (q < 1e-30) & (q > 0)
+    if tiny.any():
+        x[tiny] = _erfc_inverse_tiny(q[tiny], start[tiny])
     return np.where(q == 0, np.inf, x)
+
+
+def _erfc_inverse_tiny(q: Array, x: Array) -> Array:
+    """Newton's iteration on the logarithm: erfc itself loses its digits among the denormals."""
+    for _ in range(3):
+        scaled = _erfcx(x)
+        x = x + (np.log(scaled) - x * x - np.log(q)) * scaled * (math.sqrt(math.pi) / 2)
+    return x
 
 
 @wide
@@ -234,13 +247,15 @@ def _zeta_positive(s: Array, q: Array) -> Array:
         total = total + term
         a = np.where(open_, a + 1, a)
     w = np.power(a, -s)
-    tail = np.where(np.isinf(s), 0.0, w * a / (s - 1) + w / 2)
+    whole = np.power(a, 1 - s)  # for a large a, w alone may vanish
+    tail = np.where(np.isinf(s), 0.0, whole / (s - 1) + w / 2)
     t = w * s / a
     for k, c in enumerate(table("EULER")):
         tail = tail + c * t
         t = t * (s + 2 * k + 1) * (s + 2 * k + 2) / (a * a)
     # Far down the tail vanishes while its formula, for a large s, does not converge.
-    return np.where(w * a <= EPS / 8 * (s - 1) * total, total, total + tail)
+    tail = np.where(w == 0, whole / (s - 1), tail)
+    return np.where((total > 0) & (whole <= EPS / 8 * (s - 1) * total), total, total + tail)
 
 
 def _zeta_negative(s: Array, q: Array) -> Array:
@@ -258,7 +273,7 @@ def zeta(s: Array, q: Array) -> Array:
             (q == np.inf, constant(0.0)),
             (q > 0, _zeta_positive),
             (q == np.floor(q), constant(np.inf)),
-            (s == np.floor(s), _zeta_negative),
+            ((s == np.floor(s)) & np.isfinite(s), _zeta_negative),
         ],
         s,
         q,
@@ -372,185 +387,3 @@ def igamma(a: Array, x: Array) -> Array:
 @wide
 def igammac(a: Array, x: Array) -> Array:
     return _igamma(a, x, True)
-
-
-# -- Bessel functions -------------------------------------------------------------------------
-
-
-def _i0e(x: Array) -> Array:
-    x = np.abs(x)
-    return choose(
-        [
-            (x <= 8, lambda x: chebyshev("I0_NEAR", x / 4 - 1)),
-            (x > 8, lambda x: chebyshev("I0_FAR", 16 / x - 1) / np.sqrt(x)),
-        ],
-        x,
-    )
-
-
-def _i1e(x: Array) -> Array:
-    size = np.abs(x)
-    y = choose(
-        [
-            (size <= 8, lambda x: x * chebyshev("I1_NEAR", x / 4 - 1)),
-            (size > 8, lambda x: chebyshev("I1_FAR", 16 / x - 1) / np.sqrt(x)),
-        ],
-        size,
-    )
-    return np.where(x < 0, -y, y)
-
-
-def _unscaled(y: Array, x: Array) -> Array:
-    """y exp(|x|), by halves: the exponential overflows before the Bessel function does."""
-    half_way = np.exp(np.abs(x) / 2)
-    return y * half_way * half_way
-
-
-def _i0(x: Array) -> Array:
-    return np.where(np.isinf(x), np.inf, _unscaled(_i0e(x), x))
-
-
-def _i1(x: Array) -> Array:
-    return np.where(np.isinf(x), x, _unscaled(_i1e(x), x))
-
-
-i0e, i1e, i0, i1 = wide(_i0e), wide(_i1e), wide(_i0), wide(_i1)
-
-
-@wide
-def k0e(x: Array) -> Array:
-    def near(x: Array) -> Array:
-        return np.exp(x) * (chebyshev("K0_NEAR", x * x / 2 - 1) - np.log(x / 2) * _i0(x))
-
-    far = x > 2
-    return choose(
-        [
-            (x == 0, constant(np.inf)),
-            (far, lambda x: chebyshev("K0_FAR", 4 / x - 1) / np.sqrt(x)),
-            (x > 0, near),
-        ],
-        x,
-    )
-
-
-@wide
-def k1e(x: Array) -> Array:
-    def near(x: Array) -> Array:
-        return np.exp(x) * (x * chebyshev("K1_NEAR", x * x / 2 - 1) + np.log(x / 2) * _i1(x) + 1 / x)
-
-    far = x > 2
-    return choose(
-        [
-            (x == 0, constant(np.inf)),
-            (far, lambda x: chebyshev("K1_FAR", 4 / x - 1) / np.sqrt(x)),
-            (x > 0, near),
-        ],
-        x,
-    )
-
-
-def _bessel_far(order: int, second: bool) -> Callable[[Array], Array]:
-    """J (or Y) for x > 8, by modulus and phase."""
-
-    def value(x: Array) -> Array:
-        t = 128 / (x * x) - 1
-        p, q = chebyshev(f"P{order}_FAR", t), chebyshev(f"Q{order}_FAR", t) / x
-        s, c = np.sin(x), np.cos(x)
-        cosine, sine = (s - c, -s - c) if order else (c + s, s - c)
-        y = (p * sine + q * cosine if second else p * cosine - q * sine) / np.sqrt(math.pi * x)
-        return np.where(np.isinf(x), 0.0, y)
-
-    return value
-
-
-def _zeros(name: str, x: Array) -> Array:
-    z1, rest1, z2, rest2 = table(name)[:4]
-    return (x - z1 - rest1) * (x + z1) * ((x - z2 - rest2) * (x + z2))
-
-
-def _bessel_series(order: int) -> Callable[[Array], Array]:
-    """The power series of J0(x) or 2 J1(x) / x, for x up to 2: there the Chebyshev sum loses a digit or two."""
-
-    def value(x: Array) -> Array:
-        total = np.ones_like(x)
-        for k in range(13, 0, -1):
-            total = 1 - x * x / (4 * k * (k + order)) * total
-        return total
-
-    return value
-
-
-def _j0(x: Array) -> Array:
-    x = np.abs(x)
-    near = x <= 8
-    return choose(
-        [
-            (x <= 2, _bessel_series(0)),
-            (near, lambda x: chebyshev("J0_NEAR", x * x / 32 - 1) * _zeros("J0_ZEROS", x)),
-            (~near, _bessel_far(0, False)),
-        ],
-        x,
-    )
-
-
-def _j1(x: Array) -> Array:
-    size = np.abs(x)
-    near = size <= 8
-    series = _bessel_series(1)
-    y = choose(
-        [
-            (size <= 2, lambda x: x / 2 * series(x)),
-            (near, lambda x: x * chebyshev("J1_NEAR", x * x / 32 - 1) * _zeros("J1_ZEROS", x)),
-            (~near, _bessel_far(1, False)),
-        ],
-        size,
-    )
-    return np.where(x < 0, -y, y)
-
-
-def _y(order: int) -> Callable[[Array], Array]:
-    def near(x: Array) -> Array:
-        rest = chebyshev(f"Y{order}_NEAR", x * x / 32 - 1)
-        if order:
-            return x * rest + 2 / math.pi * (np.log(x) * _j1(x) - 1 / x)
-        return rest + 2 / math.pi * np.log(x) * _j0(x)
-
-    def value(x: Array) -> Array:
-        cases: list[tuple[Array, Callable[..., Array]]] = [
-            (x > 8, _bessel_far(order, True)),
-            (x == 0, constant(-np.inf)),
-            (x > 0, near),
-        ]
-        return choose(cases, x)
-
-    return value
-
-
-bessel_j0, bessel_j1, bessel_y0, bessel_y1 = wide(_j0), wide(_j1), wide(_y(0)), wide(_y(1))
-
-
-def _airy_right(x: Array) -> Array:
-    w = x * np.sqrt(x) * 2 / 3
-    y = chebyshev("AIRY_RIGHT", 2 * (math.sqrt(32) / 3) / w - 1)
-    return y * np.exp(-w) / (2 * math.sqrt(math.pi) * np.sqrt(np.sqrt(x)))
-
-
-def _airy_left(x: Array) -> Array:
-    w = -x * np.sqrt(-x) * 2 / 3
-    t = 2 * (16 / 3 / w) ** 2 - 1
-    s, c = np.sin(w), np.cos(w)
-    y = chebyshev("AIRY_P", t) * (c + s) + chebyshev("AIRY_Q", t) / w * (s - c)
-    return y / (math.sqrt(2 * math.pi) * np.sqrt(np.sqrt(-x)))
-
-
-@wide
-def airy_ai(x: Array) -> Array:
-    return choose(
-        [
-            ((x >= -4) & (x <= 2), lambda x: chebyshev("AIRY_MIDDLE", (x + 1) / 3)),
-            (np.isinf(x), constant(0.0)),
-            (x > 2, _airy_right),
-            (x < -4, _airy_left),
-        ],
-        x,
-    )

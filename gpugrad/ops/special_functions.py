@@ -1,7 +1,7 @@
 """Special functions: one row each, as in ``gpugrad/ops/elementwise.py``.
 
-On the host they are computed by ``gpugrad/ops/numerics.py``, on devices by ``kernels/special.h``
-(the ``sf_`` functions), with the same methods.
+On the host they are computed by ``gpugrad/ops/numerics.py`` and ``numerics_bessel.py``, on devices by
+``kernels/special.h`` (the ``sf_`` functions), with the same methods.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ xlog1py: Any
 
 
 def _host(name: str) -> Callable[..., Any]:
-    """The function ``name`` of numerics.py, which is loaded by the first call of any."""
+    """The function ``name`` of numerics.py or numerics_bessel.py, which are loaded by the first call of any."""
 
     def function(*inputs: Any) -> Any:
-        from gpugrad.ops import numerics
+        from gpugrad.ops import numerics, numerics_bessel
 
-        return getattr(numerics, name)(*inputs)
+        return (getattr(numerics, name, None) or getattr(numerics_bessel, name))(*inputs)
 
     return function
 
@@ -322,7 +322,10 @@ logaddexp2 = elementwise(
     "logaddexp2",
     np.logaddexp2,
     "isinf(GG_MAX(a, b)) ? GG_MAX(a, b) : GG_MAX(a, b) + log1p(exp2(-fabs(a - b))) * K(1.44269504088896340736)",
-    (lambda g, a, y: e.mul(g, e.exp2(e.sub(a, y))), lambda g, b, y: e.mul(g, e.exp2(e.sub(b, y)))),
+    (
+        lambda g, a, b: e.mul(g, e.sigmoid(e.mul(e.sub(a, b), math.log(2.0)))),
+        lambda g, a, b: e.mul(g, e.sigmoid(e.mul(e.sub(b, a), math.log(2.0)))),
+    ),
     arity=2,
     rule="float",
     dtypes="f",

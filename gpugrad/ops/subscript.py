@@ -98,6 +98,11 @@ def _split_index(x: Any, index: Any) -> tuple[tuple[Any, ...] | None, list[tuple
                         f"{tuple(x.shape)} "
                         f"from dimension {axis} on"
                     )
+                if not i._array.ndim:  # as True or False, which only the device knows
+                    basic.append(None)
+                    advanced.append((where, nonzero_columns(reshape(i, 1))[0]))
+                    where += 1
+                    continue
                 for column in nonzero_columns(i):
                     basic.append(slice(None))
                     advanced.append((where, column))

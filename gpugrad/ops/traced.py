@@ -143,14 +143,16 @@ class _ShapedRecorder(_Recorder):
 
 def write(plan: Any, dtype: np.dtype, wrap: Callable[[Any, Any], Any]) -> Program | None:
     """The program of a plan (of ``gpugrad.ops.table``) for calls whose tensors all have ``dtype``; None where its
-    vjps ask for more than ``map``. ``wrap`` makes a tensor of an array and a backend."""
+    vjps ask for more than ``map``, or give another dtype. ``wrap`` makes a tensor of an array and a backend."""
     recorder = _Recorder()
     values = [wrap(_StandIn("g", dtype), recorder)]
     for k, position in enumerate(plan.saves):
         name = f"saved{k}"
         values.append(Number(name) if position in plan.numbers else wrap(_StandIn(name, dtype), recorder))
     results = _run_rules(plan, lambda rule, places: [values[p] for p in places])
-    return None if results is None else _compiled("map", plan, recorder, [r and r.name for r in results])
+    if results is None or any(r is not None and r.dtype != dtype for r in results):
+        return None
+    return _compiled("map", plan, recorder, [r and r.name for r in results])
 
 
 def write_shaped(plan: Any, node: Any, g: Any, wrap: Callable[[Any, Any], Any]) -> ShapedProgram | None:

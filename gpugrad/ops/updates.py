@@ -189,13 +189,27 @@ def adadelta(decay: bool) -> Update:
     return Update("adadelta", "p g v a", ("weight_decay " if decay else "") + "rho rest eps step", *statements)
 
 
+@cache
+def clipped(update: Update) -> Update:
+    """``update`` of the gradient g times one more number, the last."""
+
+    def renamed(operands: str) -> str:
+        return " ".join("clipped" if name == "g" else name for name in operands.split())
+
+    statements = [(target, kernel, renamed(operands)) for target, kernel, operands in update.statements]
+    first = ("clipped", e.mul.kernel, "g clip")
+    return Update(f"{update.name}_clipped", " ".join(update.arrays), " ".join((*update.numbers, "clip")), first,
+                  *statements)  # fmt: skip
+
+
 # -- doing them --------------------------------------------------------------------------------
 
 #: What a backend may offer. Arrays are float32 or float64, of one dtype; several of one call share no memory but where
 #: they are the same array.
 ROUTINES = {
     "update": "(update, columns, numbers) -> None: every statement of update, in order, for each tensor. columns: for "
-    "each of the update's arrays those of all tensors, which agree in shape; numbers: floats",
+    "each of the update's arrays those of all tensors, which agree in shape; numbers: floats, or C-contiguous arrays "
+    "without dimensions of the others' dtype, so that what was computed on the device is not read back",
     "total_norm": "(arrays) -> array without dimensions: the root of the sum of all squares, which are summed in "
     "float64 or pairwise",
     "scale": "(arrays, factor) -> None: each array times factor, an array without dimensions of their dtype, in place",
@@ -218,9 +232,9 @@ def fusible(columns: Sequence[Sequence[Any]]) -> bool:
     return True
 
 
-def run(update: Update, columns: Sequence[Sequence[Any]], numbers: Sequence[float]) -> None:
-    """In place ``update`` of all the tensors in ``columns``, which are :func:`fusible`. The numbers are handed to the
-    backend as they are."""
+def run(update: Update, columns: Sequence[Sequence[Any]], numbers: Sequence[Any]) -> None:
+    """In place ``update`` of all the tensors in ``columns``, which are :func:`fusible`. The numbers, floats or arrays
+    without dimensions, are handed to the backend as they are."""
     routine = fused.offered(columns[0][0], "update")
     apart = _written("step", [t for i in update.written for t in columns[i]])
     arrays = [[t._array for t in column] for column in columns]
@@ -241,7 +255,7 @@ def _written(name: str, tensors: Sequence[Any]) -> bool:
     return len({t._storage for t in tensors}) == len(tensors)
 
 
-def _plainly(update: Update, backend: Any, arrays: Sequence[Any], numbers: Sequence[float]) -> None:
+def _plainly(update: Update, backend: Any, arrays: Sequence[Any], numbers: Sequence[Any]) -> None:
     """One statement after the other."""
     dtype = arrays[0].dtype
     values: list[Any] = [*arrays, *numbers, *[None] * update.temporaries]
@@ -253,6 +267,11 @@ def _alike(tensors: Sequence[Any]) -> bool:
     """Whether ``tensors`` are float32 or float64, of one dtype, on one device."""
     dtype, backend = tensors[0]._array.dtype, tensors[0]._backend
     return (dtype == _F32 or dtype == _F64) and all(t._array.dtype == dtype and t._backend is backend for t in tensors)
+
+
+def takes(tensors: Sequence[Any], number: Any) -> bool:
+    """Whether the step of these gradients may have the tensor ``number`` for a number."""
+    return _alike([*tensors, number])
 
 
 def total_norm(tensors: Sequence[Any]) -> Any:

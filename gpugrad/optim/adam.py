@@ -8,7 +8,7 @@ from typing import Any
 from gpugrad.backends.update import Update
 from gpugrad.ops import creation, updates
 from gpugrad.ops.elementwise import maximum
-from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, check_mixed, decayed
 from gpugrad.optim.optimizer import State, at, at_least, check_betas, check_flags, check_lr, new_number
 from gpugrad.tensor import Tensor
 
@@ -31,7 +31,10 @@ class Adam(ElementwiseOptimizer):
     decay adds weight_decay * p to g, or where decoupled scales p by 1 - lr * weight_decay first.
 
     ``foreach`` and ``fused`` are accepted and change nothing; ``capturable`` keeps the step count on
-    the device. Raises ValueError for options out of range."""
+    the device. ``max_grad_norm``: the step is that of gradients whose norm, of all parameters together, is at most this
+    (``clip_grad_norm_``), in the same pass; ``p.grad`` stays as it is, and ``grad_norm`` is the norm it had.
+    ``master_weights``: float32 copies of half parameters, in the state, are what is updated, and so are their moments.
+    Raises ValueError for options out of range."""
 
     _numbers = ("step",)
 
@@ -50,6 +53,8 @@ class Adam(ElementwiseOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        max_grad_norm: float | None = None,
+        master_weights: bool = False,
     ) -> None:
         check_flags(foreach, fused, differentiable)
         if foreach and not capturable and any(isinstance(x, Tensor) for x in (lr, *betas)):
@@ -58,6 +63,7 @@ class Adam(ElementwiseOptimizer):
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
             "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
             "fused": fused, "decoupled_weight_decay": decoupled_weight_decay,
+            **check_mixed(max_grad_norm, master_weights),
         })  # fmt: skip
 
     def _check_group(self, group: dict[str, Any]) -> None:
@@ -122,6 +128,8 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        master_weights: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -136,4 +144,6 @@ class AdamW(Adam):
             differentiable=differentiable,
             fused=fused,
             decoupled_weight_decay=True,
+            max_grad_norm=max_grad_norm,
+            master_weights=master_weights,
         )

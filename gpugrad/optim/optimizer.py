@@ -121,11 +121,15 @@ class Optimizer:
         before = mode.enabled
         mode.enabled = bool(self.defaults.get("differentiable", False))
         try:
+            self._prepare()
             for group in self.param_groups:
                 self._update(group)
         finally:
             mode.enabled = before
         return loss
+
+    def _prepare(self) -> None:
+        """What a step does once, before it goes through the groups."""
 
     def _update(self, group: dict[str, Any]) -> None:
         """One step for the parameters of ``group``."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpugrad.autograd import is_grad_enabled
 from gpugrad.ops import creation, updates
-from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, decayed, has_tensors
+from gpugrad.optim.elementwise import ElementwiseOptimizer, Numbers, check_mixed, decayed, has_tensors
 from gpugrad.optim.optimizer import State, at, at_least, check_flags, check_lr
 from gpugrad.tensor import Tensor
 
@@ -15,7 +15,8 @@ class SGD(ElementwiseOptimizer):
     """g = grad + weight_decay * p;  b = momentum * b + (1 - dampening) * g (the first b is g);
     p -= lr * (g + momentum * b if nesterov else b), or without momentum p -= lr * g.
 
-    ``foreach``, ``fused`` are accepted and change nothing. Raises ValueError for options out of range."""
+    ``foreach``, ``fused`` are accepted and change nothing; ``max_grad_norm`` and ``master_weights`` as for
+    :class:`~gpugrad.optim.Adam`. Raises ValueError for options out of range."""
 
     traceable = True
 
@@ -32,11 +33,14 @@ class SGD(ElementwiseOptimizer):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        master_weights: bool = False,
     ) -> None:
         check_flags(foreach, fused, differentiable)
         super().__init__(params, {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
             "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused,
+            **check_mixed(max_grad_norm, master_weights),
         })  # fmt: skip
 
     def _check_group(self, group: dict[str, Any]) -> None:
@@ -51,22 +55,28 @@ class SGD(ElementwiseOptimizer):
 
     def _update(self, group: dict[str, Any]) -> None:
         momentum = bool(group["momentum"])
-        if momentum:
-            params, grads, states = self._active(group, lambda p: {"momentum_buffer": None})
+        if momentum or group.get("master_weights"):
+            params, grads, states = self._active(group, lambda p: {"momentum_buffer": None} if momentum else {})
         else:  # no state, so that state_dict() has none either
             params = [p for p in group["params"] if p._grad is not None]
             grads, states = [p._grad for p in params], [{}] * len(params)
         if not params:
             return
-        if group["maximize"]:
-            grads = [-g for g in grads]
-        if is_grad_enabled() or has_tensors(group):
+        by_formula = is_grad_enabled() or has_tensors(group)
+        grads, clip = self._gradients(group, grads, by_formula)
+        if by_formula:
             for p, g, state in zip(params, grads, states, strict=True):
                 self._formula(group, p, g, state, self._scalars(group, state, p))
-            return
+        else:
+            self._fused(group, params, grads, states, clip)
+        self._round_masters(group)
+
+    def _fused(self, group: dict[str, Any], params: Any, grads: Any, states: Any, clip: Tensor | None) -> None:
+        """The step of numbers that are no tensors."""
+        momentum = bool(group["momentum"])
         update = updates.sgd(momentum, bool(momentum and group["nesterov"]), bool(group["weight_decay"]))
         if not momentum:
-            self._step_parts(group, update, [params, grads], states)
+            self._step_parts(group, update, [params, grads], states, clip)
             return
         # The first steps of parameters are done apart from the others: their buffers are 0 and become the gradient.
         fresh = [s["momentum_buffer"] is None for s in states]
@@ -77,10 +87,12 @@ class SGD(ElementwiseOptimizer):
                 for i in members:
                     states[i]["momentum_buffer"] = creation.zeros_like(params[i].detach())
                 chosen = [{**s, "step": 0} for s in chosen]
-            buffers = [s["momentum_buffer"] for s in chosen]
-            self._step_parts(
-                group, update, [[params[i] for i in members], [grads[i] for i in members], buffers], chosen
-            )
+            columns = [
+                [params[i] for i in members],
+                [grads[i] for i in members],
+                [s["momentum_buffer"] for s in chosen],
+            ]
+            self._step_parts(group, update, columns, chosen, clip)
 
     def _advance(self, group: dict[str, Any], state: State) -> None:
         if "step" in state:  # counted from the first step on, while that is compiled

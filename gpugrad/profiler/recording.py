@@ -30,8 +30,8 @@ from gpugrad.profiler.costs import arrays, cost
 
 #: methods of the contract that compute nothing and move nothing on the device
 _SILENT = frozenset(
-    "info supports extent empty as_strided windows synchronize memory_stats export adopt address release_cached offer "
-    "factorize_on_host timeline".split()
+    "info supports extent empty as_strided windows synchronize memory_stats reset_peak_memory_stats export adopt "
+    "address release_cached offer factorize_on_host timeline".split()
 )
 _METHODS = tuple(n for n, f in vars(Backend).items() if n[0] != "_" and callable(f) and n not in _SILENT)
 

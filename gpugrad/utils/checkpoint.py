@@ -126,7 +126,8 @@ def checkpoint(
         warnings.warn("checkpoint: no input requires a gradient, so none flows to what is inside", stacklevel=2)
         with first, autograd.no_grad():
             return function(*args, **kwargs)
-    state = random.get_rng_state()
+    # Asked for only where needed: a compiled step cannot repeat it.
+    state = random.get_rng_state() if preserve else None
     casts = settings()  # autocast as it is now
 
     def call(inputs: list[Tensor]) -> Any:
@@ -136,14 +137,14 @@ def checkpoint(
         return function(*values, **kwargs)
 
     def run(inputs: list[Tensor]) -> list[Tensor]:
-        before = random.get_rng_state()
-        if preserve:
+        before = random.get_rng_state() if preserve else None
+        if state is not None:
             random.set_rng_state(state)
         try:
             with second, casts:
                 out = call(inputs)
         finally:
-            if preserve:
+            if before is not None:
                 random.set_rng_state(before)
         return [r for r in (out if isinstance(out, tuple) else (out,)) if isinstance(r, Tensor)]
 

@@ -42,6 +42,7 @@ from gpugrad.nn.functional.activation import (
 )
 from gpugrad.nn.functional.attention import multi_head_attention_forward, scaled_dot_product_attention
 from gpugrad.nn.functional.bags import embedding_bag
+from gpugrad.nn.functional.chunked import linear_cross_entropy
 from gpugrad.nn.functional.conv import (
     conv1d,
     conv2d,
@@ -75,6 +76,7 @@ from gpugrad.nn.functional.grid import (
     affine_grid,
     grid_sample,
 )
+from gpugrad.nn.functional.language import rotary_embedding, swiglu
 from gpugrad.nn.functional.linear import (
     bilinear,
     embedding,
@@ -106,7 +108,6 @@ from gpugrad.nn.functional.margins import (
     triplet_margin_with_distance_loss,
 )
 from gpugrad.nn.functional.multilabel import (
-    linear_cross_entropy,
     multilabel_margin_loss,
     multilabel_soft_margin_loss,
 )
@@ -276,6 +277,7 @@ __all__ = [
     "relu6",
     "relu_",
     "rms_norm",
+    "rotary_embedding",
     "rrelu",
     "rrelu_",
     "scaled_dot_product_attention",
@@ -290,6 +292,7 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "swiglu",
     "tanh",
     "tanhshrink",
     "threshold",

@@ -37,11 +37,7 @@ def scaled_dot_product_attention(
     query that sees no key gives 0. Raises RuntimeError where shapes or dtypes do not fit."""
     if not 0.0 <= dropout_p <= 1.0:
         raise RuntimeError(f"scaled_dot_product_attention: dropout_p={dropout_p} is not a probability in [0, 1]")
-    if dropout_p == 0.0:
-        return ops.attend(query, key, value, attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa)
-    return ops.weighted_values(
-        query, key, value, attn_mask, is_causal, scale, enable_gqa, lambda weights: dropout(weights, dropout_p)
-    )
+    return ops.weighted_values(query, key, value, attn_mask, is_causal, scale, enable_gqa, dropout_p)
 
 
 # -- several heads -------------------------------------------------------------

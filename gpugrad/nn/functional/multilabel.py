@@ -1,11 +1,9 @@
-"""Losses of several classes per sample, and a linear layer with its cross-entropy."""
+"""Losses of several classes per sample."""
 
 from __future__ import annotations
 
 from gpugrad import dtypes
 from gpugrad.nn.functional.activation import logsigmoid
-from gpugrad.nn.functional.linear import linear
-from gpugrad.nn.functional.loss import cross_entropy
 from gpugrad.nn.functional.shapes import check_reduction, is_integer, reduced, reduction_of
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
@@ -59,36 +57,3 @@ def multilabel_soft_margin_loss(
     if weight is not None:
         loss = loss * weight
     return reduced(loss.sum(-1) / input.shape[-1], reduction, "multilabel_soft_margin_loss")
-
-
-def linear_cross_entropy(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    options: object = None,
-) -> Tensor:
-    """``cross_entropy(linear(input, linear_weight, linear_bias), target)``: ``[n, f]``, ``[c, f]`` and ``[n]``; with
-    further dimensions ``[c, *, f]`` (bias ``[c, *]``) and ``[n, *]``. ``options`` of how to split the work is taken
-    and changes nothing."""
-    if input.dim() not in (1, 2) or linear_weight.dim() < 2 or (input.dim() == 1 and linear_weight.dim() > 2):
-        raise RuntimeError(
-            f"linear_cross_entropy: expected input [n, f] and linear_weight [c, *, f], or [f] and [c, f], got shapes "
-            f"{tuple(input.shape)} and {tuple(linear_weight.shape)}"
-        )
-    sizes = linear_weight.shape[:-1]
-    bias = None if linear_bias is None else linear_bias.reshape(-1)
-    logits = linear(input, linear_weight.flatten(0, -2), bias).unflatten(-1, sizes)
-    return cross_entropy(
-        logits,
-        target,
-        weight=weight,
-        ignore_index=-100 if ignore_index is None else ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )

@@ -193,7 +193,8 @@ class Workers:
                 continue
             if kind == "error":
                 raise _unpacked(data, worker)
-            assert number == k
+            if number != k:
+                raise RuntimeError(f"DataLoader: worker {worker} delivered batch {number} where {k} was expected")
             return kind, data
 
     def stop(self) -> None:
