@@ -360,7 +360,6 @@ EXIT = {
             for _ in range(200):
                 x = (x @ x) * 0.02
         threading.Thread(target=work).start()
-        threading.Thread(target=work, daemon=True).start()
     """,
     "sys.exit in the middle": """
         import sys

@@ -7,6 +7,8 @@ recursion: a chain of a million nodes needs no stack.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -129,7 +131,19 @@ def _added(held: Any, gradient: Any, is_sum: bool, create_graph: bool) -> Any:
     return held
 
 
+_turn = threading.Lock()  # walks in several threads may end at one leaf
+
+
 def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> None:
+    with _turn:
+        _add_to_grad(leaf, gradient, owned, create_graph)
+    attributes = leaf.__dict__
+    if attributes and "_post_hooks" in attributes:
+        for hook in list(attributes["_post_hooks"].values()):
+            hook(leaf)
+
+
+def _add_to_grad(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> None:
     if leaf._grad is None:
         # A clone is contiguous, and nobody else's: in-place changes of one .grad must not show in another.
         if owned and gradient.is_contiguous():
@@ -144,10 +158,16 @@ def _accumulate(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> No
         leaf._grad = leaf._grad + gradient
     else:
         leaf._grad.accumulate_(gradient)
-    attributes = leaf.__dict__
-    if attributes and "_post_hooks" in attributes:
-        for hook in list(attributes["_post_hooks"].values()):
-            hook(leaf)
+
+
+def _free_in_child() -> None:
+    """A forked process has not the thread that may have held it."""
+    global _turn
+    _turn = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_in_child)
 
 
 def _run_hooks(hooks: dict[int, Callable[..., Any]], gradient: Any) -> Any:

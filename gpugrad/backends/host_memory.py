@@ -123,9 +123,10 @@ class HostPool:
     def out_of_memory(
         self, error: Exception, shape: Sequence[int] | None = None, dtype: Any = None
     ) -> OutOfMemoryError:
-        """What to raise when memory is missing still after the pool was emptied. NumPy's own error says what it asked
-        for; where ``error`` does not, ``shape`` and ``dtype`` do."""
-        shape, dtype = getattr(error, "shape", shape), getattr(error, "dtype", dtype)
+        """What to raise when memory is missing still after the pool was emptied: of ``shape`` and ``dtype``, else of
+        what NumPy's ``error`` says that it asked for."""
+        if shape is None or dtype is None:
+            shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
         asked = "memory"
         if shape is not None and dtype is not None:
             size = math.prod(shape) * np.dtype(dtype).itemsize

@@ -66,6 +66,7 @@ class KernelCore(Backend):
 
     array_type: type[StridedArray] = StridedArray
     lowering = "launches"
+    sync = False  # whether each launch is waited for: GPUGRAD_SYNC=1
 
     def __init__(self, index: int, dialect: str, cpu_shapes: bool, fp64: bool, max_group: int = 256) -> None:
         self.index = index
