@@ -14,6 +14,7 @@ import pytest
 
 import gpugrad as gg
 from tests import launches, poison, pretend
+from tests.gpt_runs import gpt_examples, tokenizer  # noqa: F401  (fixtures)
 
 pretend.register()
 poison.configure()
