@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from gpugrad.devices import current_device
 MOST_PROGRAMS = 16
 #: traces that may be in vain (an optimizer makes its state in the first step) before a set of arguments runs eagerly
 MOST_VAIN = 3
+
+_turn = threading.RLock()  # held while a function is traced, and while the order of traces changes
 
 
 class GraphBreak(UserWarning):
@@ -49,34 +52,52 @@ class Compiled:
         shape = flatten((args, kwargs) if kwargs else args, leaves)
         key = (shape, *map(signature, leaves), mode.enabled, mode.inference, mode.autocast, bool(kwargs),
                dtypes.get_default_dtype(), current_device())  # fmt: skip
-        traces = self._traces.get(key)
-        if traces is not None:
-            for trace in traces:
-                if trace.holds() and trace.fits(leaves):
-                    if trace is not traces[0]:
-                        traces.remove(trace)
-                        traces.insert(0, trace)
-                    return trace.run(leaves)
+        trace = self._known(key, leaves)
+        if trace is not None:
+            return trace.run(leaves)
         if key in self._eager:
             return self.function(*args, **kwargs)
         return self._first(key, args, kwargs, shape, leaves)
 
+    def _known(self, key: Any, leaves: list[Any]) -> Trace | None:
+        """The trace that these arguments can be run with. Lists of traces are replaced, never changed, as other
+        threads may be reading them."""
+        traces = self._traces.get(key, [])
+        for trace in traces:
+            if trace.holds() and trace.fits(leaves):
+                if trace is not traces[0] and _turn.acquire(blocking=False):
+                    try:
+                        self._put_first(key, trace)
+                    finally:
+                        _turn.release()
+                return trace
+        return None
+
+    def _put_first(self, key: Any, trace: Trace) -> None:
+        self._traces[key] = [trace, *(t for t in self._traces.get(key, ()) if t is not trace)]
+
     # -- tracing -----------------------------------------------------------------------------------------
     def _first(self, key: Any, args: Any, kwargs: Any, shape: Any, leaves: list[Any]) -> Any:
-        if self._count >= MOST_PROGRAMS:
+        attempt = None
+        with _turn:
+            trace = self._known(key, leaves)  # another thread may have made it meanwhile
+            if trace is None and self._count < MOST_PROGRAMS:
+                attempt = Attempt(self.function, shape, leaves, bool(kwargs))
+                value = attempt.run()
+                if attempt.vain is None and attempt.reason is None:
+                    self._count += 1
+                    self._put_first(key, attempt.trace)
+        if trace is not None:
+            return trace.run(leaves)
+        if attempt is None:
             self._give_up(key, f"it was traced {self._count} times, for arguments or surroundings that keep changing")
             return self.function(*args, **kwargs)
-        attempt = Attempt(self.function, shape, leaves, bool(kwargs))
-        value = attempt.run()
         if attempt.vain:
             self._vain[key] = self._vain.get(key, 0) + 1
             if self._vain[key] >= MOST_VAIN:
                 self._give_up(key, attempt.vain)
         elif attempt.reason is not None:
             self._give_up(key, attempt.reason)
-        else:
-            self._count += 1
-            self._traces.setdefault(key, []).insert(0, attempt.trace)
         return value
 
     def _give_up(self, key: Any, reason: str) -> None:
