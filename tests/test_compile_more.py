@@ -33,6 +33,34 @@ def t(x):
     return x.detach().cpu().numpy().copy()
 
 
+def training_step(net, optimizer, after=lambda: None):
+    """A function of a batch: one step that makes what ``net`` gives small."""
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = net(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        after()
+        return loss
+
+    return step
+
+
+def losses(step, n, width=3, before=lambda i: None, after=lambda: None):
+    """What ``n`` batches give, with something done before or after each."""
+    found = []
+    for i in range(n):
+        before(i)
+        found.append(t(step(gg.ones(2, width) * (i + 1))))
+        after()
+    return found
+
+
+def parameters(net):
+    return [t(p) for p in net.parameters()]
+
+
 @case("state attr")
 def rnn_state(C):
     class M(nn.Module):
@@ -96,7 +124,7 @@ def accum(C):
         return loss
 
     f = C(f)
-    return [t(f(gg.ones(2, 3) * i, i % 2 == 1)) for i in range(8)] + [t(p) for p in net.parameters()]
+    return [t(f(gg.ones(2, 3) * i, i % 2 == 1)) for i in range(8)] + parameters(net)
 
 
 @case("zero_grad false")
@@ -118,24 +146,13 @@ def tonone(C):
 @case("freeze")
 def freeze(C):
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    o = optim.Adam(net.parameters(), lr=0.1)
+    step = C(training_step(net, optim.Adam(net.parameters(), lr=0.1)))
 
-    def f(x):
-        o.zero_grad()
-        loss = net(x).square().mean()
-        loss.backward()
-        o.step()
-        return loss
+    def before(i):
+        if i in (4, 7):
+            net[0].requires_grad_(i == 7)
 
-    f = C(f)
-    r = []
-    for i in range(10):
-        if i == 4:
-            net[0].requires_grad_(False)
-        if i == 7:
-            net[0].requires_grad_(True)
-        r.append(t(f(gg.ones(2, 3) * (i + 1))))
-    return r + [t(p) for p in net.parameters()]
+    return losses(step, 10, before=before) + parameters(net)
 
 
 @case("replace submodule")
@@ -154,21 +171,13 @@ def replace(C):
 def group(C):
     a, b = nn.Linear(3, 3), nn.Linear(3, 2)
     o = optim.SGD(a.parameters(), lr=0.1, momentum=0.9)
+    step = C(training_step(nn.Sequential(a, b), o))
 
-    def f(x):
-        o.zero_grad()
-        loss = b(a(x)).square().mean()
-        loss.backward()
-        o.step()
-        return loss
-
-    f = C(f)
-    r = []
-    for i in range(10):
+    def before(i):
         if i == 4:
             o.add_param_group({"params": b.parameters(), "lr": 0.01})
-        r.append(t(f(gg.ones(2, 3) * (i + 1))))
-    return r + [t(p) for p in b.parameters()]
+
+    return losses(step, 10, before=before) + parameters(b)
 
 
 @case("onecycle inside")
@@ -176,17 +185,7 @@ def sched(C):
     net = nn.Linear(3, 2)
     o = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     s = optim.lr_scheduler.OneCycleLR(o, max_lr=0.2, total_steps=12)
-
-    def f(x):
-        o.zero_grad()
-        loss = net(x).square().mean()
-        loss.backward()
-        o.step()
-        s.step()
-        return loss
-
-    f = C(f)
-    return [t(f(gg.ones(2, 3) * (i + 1))) for i in range(10)] + [t(p) for p in net.parameters()]
+    return losses(C(training_step(net, o, after=s.step)), 10) + parameters(net)
 
 
 @case("onecycle outside")
@@ -194,20 +193,7 @@ def sched2(C):
     net = nn.Linear(3, 2)
     o = optim.AdamW(net.parameters(), lr=0.1)
     s = optim.lr_scheduler.OneCycleLR(o, max_lr=0.2, total_steps=12)
-
-    def f(x):
-        o.zero_grad()
-        loss = net(x).square().mean()
-        loss.backward()
-        o.step()
-        return loss
-
-    f = C(f)
-    r = []
-    for i in range(10):
-        r.append(t(f(gg.ones(2, 3) * (i + 1))))
-        s.step()
-    return r + [t(p) for p in net.parameters()]
+    return losses(C(training_step(net, o)), 10, after=s.step) + parameters(net)
 
 
 @case("tied")
@@ -215,17 +201,8 @@ def tied(C):
     e = nn.Linear(4, 4, bias=False)
     d = nn.Linear(4, 4, bias=False)
     d.weight = e.weight
-    o = optim.SGD(e.parameters(), lr=0.1)
-
-    def f(x):
-        o.zero_grad()
-        loss = d(e(x)).square().mean()
-        loss.backward()
-        o.step()
-        return loss
-
-    f = C(f)
-    return [t(f(gg.ones(2, 4) * (i + 1))) for i in range(6)] + [t(e.weight)]
+    step = C(training_step(nn.Sequential(e, d), optim.SGD(e.parameters(), lr=0.1)))
+    return losses(step, 6, width=4) + [t(e.weight)]
 
 
 @case("hooks")
@@ -245,33 +222,13 @@ def hooks(C):
 @case("weight_norm")
 def wn(C):
     net = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
-    o = optim.SGD(net.parameters(), lr=0.1)
-
-    def f(x):
-        o.zero_grad()
-        loss = net(x).square().mean()
-        loss.backward()
-        o.step()
-        return loss
-
-    f = C(f)
-    return [t(f(gg.ones(2, 3) * (i + 1))) for i in range(6)] + [t(p) for p in net.parameters()]
+    return losses(C(training_step(net, optim.SGD(net.parameters(), lr=0.1))), 6) + parameters(net)
 
 
 @case("spectral_norm")
 def sn(C):
     net = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2))
-    o = optim.SGD(net.parameters(), lr=0.1)
-
-    def f(x):
-        o.zero_grad()
-        loss = net(x).square().mean()
-        loss.backward()
-        o.step()
-        return loss
-
-    f = C(f)
-    return [t(f(gg.ones(2, 3) * (i + 1))) for i in range(6)] + [t(p) for p in net.parameters()]
+    return losses(C(training_step(net, optim.SGD(net.parameters(), lr=0.1))), 6) + parameters(net)
 
 
 @case("bn momentum none")
@@ -304,7 +261,7 @@ def scaler(C):
         return loss
 
     f = C(f)
-    return [t(f(gg.ones(2, 3) * (i + 1))) for i in range(6)] + [t(p) for p in net.parameters()]
+    return [t(f(gg.ones(2, 3) * (i + 1))) for i in range(6)] + parameters(net)
 
 
 @case("custom function")
@@ -332,17 +289,8 @@ def custom(C):
 @case("checkpoint")
 def ckpt(C):
     net = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.Linear(3, 2))
-    o = optim.SGD(net.parameters(), lr=0.1)
-
-    def f(x):
-        o.zero_grad()
-        loss = checkpoint(net, x, use_reentrant=False).square().mean()
-        loss.backward()
-        o.step()
-        return loss
-
-    f = C(f)
-    return [t(f(gg.ones(2, 3) * (i + 1))) for i in range(6)] + [t(p) for p in net.parameters()]
+    step = training_step(lambda x: checkpoint(net, x, use_reentrant=False), optim.SGD(net.parameters(), lr=0.1))
+    return losses(C(step), 6) + parameters(net)
 
 
 @case("retain/grad inside")
