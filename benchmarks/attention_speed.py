@@ -16,6 +16,8 @@ import numpy as np
 import gpugrad as gg
 import gpugrad.nn.functional as F
 
+#: seconds before each call: the threads of the library before may wait actively for more work, on our processors
+REST = 0.01
 #: batch, heads, length, width, causal
 SHAPES = [(4, 12, 1024, 64, False), (4, 12, 1024, 64, True), (12, 4, 64, 32, False), (12, 4, 64, 32, True)]
 
@@ -62,6 +64,7 @@ def measure(functions: dict[str, Callable[[], None]], seconds: float) -> dict[st
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for name, function in functions.items():
+            time.sleep(REST)
             start = time.perf_counter()
             function()
             times[name].append(time.perf_counter() - start)

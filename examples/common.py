@@ -15,6 +15,7 @@ import numpy as np
 
 import gpugrad as gg
 from gpugrad.files import atomic_path
+from gpugrad.io import load_metadata
 
 INK, ACCENT, SOFT = "#22303c", "#d1495b", "#2e86ab"
 
@@ -59,22 +60,38 @@ class StopSignal:
         self.seen = True
 
 
-def newest(pattern: str) -> Path | None:
-    """The file matching ``runs/<pattern>`` that was written last, if any."""
-    found = sorted(Path("runs").glob(pattern), key=os.path.getmtime)
-    return found[-1] if found else None
+def newest(pattern: str) -> list[Path]:
+    """The files matching ``runs/<pattern>``, those first that were written last."""
+    return sorted(Path("runs").glob(pattern), key=os.path.getmtime, reverse=True)
 
 
-def find_checkpoint(given: str, runs: str = "*") -> Path:
-    """The checkpoint that ``--resume`` means: a file, the one in a folder, or where nothing is given the newest of
-    ``runs/<runs>/``. Raises FileNotFoundError."""
-    path = Path(given) if given else newest(f"{runs}/checkpoint.safetensors")
-    if path is None:
-        raise FileNotFoundError("--resume: there is no checkpoint under runs/ to go on from")
+def save_checkpoint(state: dict[str, Any], kind: str, path: Path) -> None:
+    """Write ``state``, atomically. ``kind``: whose checkpoint it is."""
+    gg.save(state | {"kind": kind}, path, metadata={"kind": kind})
+
+
+def find_checkpoint(given: str, kind: str) -> Path:
+    """The checkpoint that ``--resume`` means: a file, the one in a folder, or where nothing is given the newest of this
+    kind in the folders of ``runs/``. Raises FileNotFoundError."""
+    if not given:
+        for path in newest("*/checkpoint.safetensors"):
+            if load_metadata(path).get("kind") == kind:
+                return path
+        raise FileNotFoundError(f"--resume: there is no checkpoint of kind {kind} under runs/ to go on from")
+    path = Path(given)
     path = path / "checkpoint.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"--resume: {path} does not exist")
     return path
+
+
+def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+    """What :func:`save_checkpoint` wrote, on the host. Raises ValueError where it is another program's."""
+    state = gg.load(path, device="cpu")
+    found = state.get("kind") if isinstance(state, dict) else None
+    if found != kind:
+        raise ValueError(f"--resume: {path} is no checkpoint of kind {kind}" + (f" but of {found}" if found else ""))
+    return state
 
 
 # -- pictures ------------------------------------------------------------------

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from common import device_name, find_checkpoint, run_folder, write_json
+from common import run_folder
 from gpt.arguments import (
+    begun,
     check_vocabulary,
     count,
     given_settings,
     read_tokens,
-    resumed_settings,
+    resumed,
     run,
+    shown,
     training_arguments,
 )
 from gpt.files import load_model
@@ -61,10 +62,7 @@ def prepare(options: argparse.Namespace) -> Trainer:
         raise ValueError(f"--rank must be at least 1, not {given['rank']}")
     state = None
     if options.resume is not None:
-        path = find_checkpoint(options.resume, "lora-*")
-        state = gg.load(path, device="cpu")
-        settings = resumed_settings(given, state, path)
-        folder = Path(options.out) if options.out else path.parent
+        state, settings, folder = resumed(options, given, "lora")
         alphabet = alphabet_from_json(state["alphabet"]) if state["alphabet"] else None
         model = GPT(Config.from_dict(state["config"]))
     elif "weights" not in given:
@@ -83,18 +81,9 @@ def prepare(options: argparse.Namespace) -> Trainer:
     model.checkpointing = settings["checkpoint_activations"]
     learned = adapt(model, settings["rank"], settings["alpha"], settings["lora_dropout"], tuple(settings["targets"]))
     model.to(device)
-    show = {"mfu": not options.no_mfu, "tensorboard": options.tensorboard}
-    trainer = Trainer(model, tokens, alphabet, settings, device, folder, show)
-    if state is not None:
-        trainer.restore(state)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", settings | {"model": model.config.as_dict(), "device": str(device)})
-    print(
-        f"{count(learned):,} of {count(model.parameters()):,} parameters are learned, {len(tokens.train):,} tokens "
-        f"of {name}, on {device_name(device)}",
-        flush=True,
-    )
-    return trainer
+    trainer = Trainer(model, tokens, alphabet, settings, device, folder, shown(options), "lora")
+    about = f"{count(learned):,} of {count(model.parameters()):,} parameters are learned"
+    return begun(trainer, state, f"{about}, {len(tokens.train):,} tokens of {name}")
 
 
 def finish(trainer: Trainer) -> str:

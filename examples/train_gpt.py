@@ -4,6 +4,8 @@
     python examples/train_gpt.py                             # the source of Python's own library
     python examples/train_gpt.py --size gpt2 --tokens train.bin val.bin --dtype bfloat16 --compile --device cuda
 
+``make_tokens.py`` makes such files of a text.
+
 Shows loss, gradient norm, learning rate and speed as it goes, evaluates, prints samples, and writes a run folder: the
 weights as safetensors (for sample_gpt.py and finetune_gpt.py), the loss curve as PNG, settings and results as JSON, and
 a checkpoint. Ctrl-C stops after the current step with everything saved; ``--resume`` goes on from there, or from where
@@ -15,17 +17,18 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from common import device_name, find_checkpoint, run_folder, write_json
+from common import run_folder
 from gpt.arguments import (
+    begun,
     check_vocabulary,
     count,
     given_settings,
     read_tokens,
-    resumed_settings,
+    resumed,
     run,
+    shown,
     training_arguments,
 )
 from gpt.model import GPT, SIZES, Config
@@ -73,10 +76,7 @@ def prepare(options: argparse.Namespace) -> Trainer:
         raise ValueError("--tokens and --text are two things to train on; give one of them")
     state = None
     if options.resume is not None:
-        path = find_checkpoint(options.resume, "gpt-*")
-        state = gg.load(path, device="cpu")
-        settings = resumed_settings(given, state, path)
-        folder = Path(options.out) if options.out else path.parent
+        state, settings, folder = resumed(options, given, "gpt")
         alphabet = alphabet_from_json(state["alphabet"]) if state["alphabet"] else None
     else:
         settings = new_settings(given)
@@ -92,18 +92,9 @@ def prepare(options: argparse.Namespace) -> Trainer:
     check_vocabulary(tokens, config.vocabulary)
     gg.manual_seed(settings["seed"])
     model = GPT(config, settings["checkpoint_activations"]).to(device)
-    show = {"mfu": not options.no_mfu, "tensorboard": options.tensorboard}
-    trainer = Trainer(model, tokens, alphabet, settings, device, folder, show)
-    if state is not None:
-        trainer.restore(state)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", settings | {"model": config.as_dict(), "device": str(device)})
-    print(
-        f"GPT with {count(model.parameters()):,} parameters, {len(tokens.train):,} tokens of {name} "
-        f"({config.vocabulary:,} kinds), on {device_name(device)}",
-        flush=True,
-    )
-    return trainer
+    trainer = Trainer(model, tokens, alphabet, settings, device, folder, shown(options))
+    about = f"{len(tokens.train):,} tokens of {name} ({config.vocabulary:,} kinds)"
+    return begun(trainer, state, f"GPT with {count(model.parameters()):,} parameters, {about}")
 
 
 def finish(trainer: Trainer) -> str:

@@ -24,10 +24,12 @@ from common import (
     StopSignal,
     device_name,
     find_checkpoint,
+    load_checkpoint,
     plot_confusion,
     plot_curves,
     plot_misread,
     run_folder,
+    save_checkpoint,
     write_json,
 )
 
@@ -43,6 +45,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("digits", "cnn"): {"epochs": 40, "batch_size": 32, "lr": 4e-3},
     ("digits", "mlp"): {"epochs": 40, "batch_size": 32, "lr": 3e-3},
 }
+KIND = "mnist"  # of its checkpoints
 REPORT_EVERY = 20  # steps; reading the loss makes the host wait for the device
 
 
@@ -137,7 +140,7 @@ class Trainer:
             "history": self.history,
             "settings": self.settings,
         }
-        gg.save(state, self.folder / "checkpoint.safetensors")
+        save_checkpoint(state, KIND, self.folder / "checkpoint.safetensors")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -260,8 +263,8 @@ def prepare(options: argparse.Namespace) -> Trainer:
             raise ValueError(f"--{key.replace('_', '-')} must be at least 1, not {given[key]}")
     state = None
     if options.resume is not None:
-        checkpoint = find_checkpoint(options.resume)
-        state = gg.load(checkpoint, device="cpu")
+        checkpoint = find_checkpoint(options.resume, KIND)
+        state = load_checkpoint(checkpoint, KIND)
         changed = [key for key in given if key != "epochs" and given[key] != state["settings"][key]]
         if changed:
             raise ValueError(f"--resume keeps the run's settings; leave out {', '.join('--' + key for key in changed)}")

@@ -78,7 +78,10 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
     if len(data) != expected:
         kind = "truncated" if len(data) < expected else "too long"
         raise FileFormatError(f"{name} is {kind}: {len(data)} bytes, shape {shape} of {dtype.name} takes {expected}")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    except ValueError as error:  # too many dimensions, or huge ones beside one of size 0
+        raise FileFormatError(f"{name} cannot be read as an array of shape {shape}: {error}") from error
 
 
 def _contents(path: Path) -> bytes:

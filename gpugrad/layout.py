@@ -25,11 +25,11 @@ def contiguous_strides(shape: Sequence[int], itemsize: int) -> Shape:
 
 
 def is_contiguous(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
-    """Whether the layout is C order without gaps (dimensions of size 1 do not count)."""
+    """Whether the layout is C order without gaps (dimensions of size 1 do not count, and without elements any is)."""
+    if 0 in shape:
+        return True
     step = itemsize
     for n, s in zip(reversed(shape), reversed(strides), strict=True):
-        if n == 0:
-            return True
         if n != 1 and s != step:
             return False
         step *= n

@@ -12,43 +12,14 @@
 // NAME_both     all gradients (CPU-type devices)
 // NAME_queries  the gradient of queries, NAME_keys those of keys and values (GPUs): two kernels, so that no result is
 //               written by two groups
-typedef struct {
-    IDX items, heads, share, l, s, tiles, chunk, causal;  // share: heads of queries to one of keys
-    // Where it begins, and the strides of batch, head, row and element.
-    IDX q[5], k[5], v[5], mask[5], out[5], g[5], dq[5], dk[5], dv[5];
-} Attention;
 
-#ifdef MASK
-#define S_MASK S(MASK)
-#else
-#define S_MASK S(X)  // of an argument that is not looked at
-#endif
-#define START(x, b, h) (par.x[0] + (b) * par.x[1] + (h) * par.x[2])
 // Of the weight of query i for key j among all.
 #define NUMBER(i, j) (((u64)head * (u64)par.l + (u64)(i)) * (u64)par.s + (u64)(j))
 #define LOAD(p, i) CV(TD, LD(X, p, i))
-#define RANDOM_ARGUMENTS T factor, u32 limit, u64 seed, u64 stream
 #if defined(GG_CPU) && defined(T_f32)
 #define EXP(v) gg_exp_f32(v)
 #else
 #define EXP(v) exp(v)
-#endif
-
-#ifdef MASK
-#ifdef BOOLEAN
-#define MASKED(score, at) score = mask[at] ? score : -GG_INF;
-#else
-#define MASKED(score, at) score += mask[at];
-#endif
-// A row that sees nothing is 0; its logarithm makes its weights 0 in the backward pass.
-#define FINISH(total, best, log_)                                                                                     \
-    T log_ = best == -GG_INF ? GG_INF : best + log(total);                                                            \
-    total = best == -GG_INF ? (T)1 : total;
-#else
-#define MASKED(score, at)
-#define FINISH(total, best, log_)                                                                                     \
-    total = best == -GG_INF ? GG_NAN : total;                                                                         \
-    T log_ = best + log(total);
 #endif
 
 KERNEL void CAT(NAME, _delta)(GLOBAL const S(X) *g, GLOBAL const S(X) *out, GLOBAL T *delta, Attention par) {

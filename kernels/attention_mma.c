@@ -13,22 +13,11 @@
 //
 // What a warp does together are MMA, TURNED_PAIRS and SHUFFLE. tests/test_attention_mma.py compiles this text for the
 // host with those three in software.
-typedef struct {
-    IDX items, heads, share, l, s, tiles, chunk, causal;
-    IDX q[5], k[5], v[5], mask[5], out[5], g[5], dq[5], dk[5], dv[5];
-} Attention;
-
-#define START(x, b, h) (par.x[0] + (b) * par.x[1] + (h) * par.x[2])
 #define WARPS 4
 #define STEPS (E / 16)   // of a product over the width
 #define ACROSS (E / 8)   // results over the width
 #define TILES (BK / 8)   // results over a tile
 #define PITCH (E + 8)    // of a row in shared memory: rows four banks apart
-#ifdef MASK
-#define S_MASK S(MASK)
-#else
-#define S_MASK S(X)
-#endif
 
 typedef struct __attribute__((aligned(16))) {
     u32 held[4];
@@ -119,20 +108,8 @@ typedef struct __attribute__((aligned(16))) {
 
 #ifdef MASK
 #define HIDDEN IDX hidden = START(mask, b, h);
-#ifdef BOOLEAN
-#define MASKED(score, at) score = mask[at] ? score : -GG_INF;
-#else
-#define MASKED(score, at) score += mask[at];
-#endif
-#define FINISH(total, best, log_)                                                                                     \
-    f32 log_ = best == -GG_INF ? GG_INF : best + log(total);                                                          \
-    total = best == -GG_INF ? 1.0f : total;
 #else
 #define HIDDEN
-#define MASKED(score, at)
-#define FINISH(total, best, log_)                                                                                     \
-    total = best == -GG_INF ? GG_NAN : total;                                                                         \
-    f32 log_ = best + log(total);
 #endif
 // The score of query i for key j out of their product.
 #define SCORE(score, i, j)                                                                                            \
@@ -144,8 +121,8 @@ typedef struct __attribute__((aligned(16))) {
     }
 
 KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *q, GLOBAL const S(X) *k, GLOBAL const S(X) *v,
-                                GLOBAL const S_MASK *mask, GLOBAL S(X) *out, GLOBAL T *logs, T scale, T factor,
-                                u32 limit, u64 seed, u64 stream, Attention par) {
+                                GLOBAL const S_MASK *mask, GLOBAL S(X) *out, GLOBAL T *logs, T scale,
+                                RANDOM_ARGUMENTS, Attention par) {
     LOCAL ALIGNED u16 keys[BK * PITCH];
     LOCAL ALIGNED u16 values[BK * PITCH];
     WARP
@@ -214,8 +191,7 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *q, GLOBAL const S(X) *k, GLOB
         slope = score * (slope - delta[head * par.l + gg_at]);                                                        \
     }
 
-KERNEL void CAT(NAME, _queries)(BACKWARD_ARGUMENTS, GLOBAL S(X) *dq, T scale, T factor, u32 limit, u64 seed,
-                                u64 stream, Attention par) {
+KERNEL void CAT(NAME, _queries)(BACKWARD_ARGUMENTS, GLOBAL S(X) *dq, T scale, RANDOM_ARGUMENTS, Attention par) {
     LOCAL ALIGNED u16 keys[BK * PITCH];
     LOCAL ALIGNED u16 values[BK * PITCH];
     WARP
@@ -244,8 +220,8 @@ KERNEL void CAT(NAME, _queries)(BACKWARD_ARGUMENTS, GLOBAL S(X) *dq, T scale, T 
 }
 
 // Here keys are the strip and queries the tile: everything is turned over.
-KERNEL void CAT(NAME, _keys)(BACKWARD_ARGUMENTS, GLOBAL S(X) *dk, GLOBAL S(X) *dv, T scale, T factor, u32 limit,
-                             u64 seed, u64 stream, Attention par) {
+KERNEL void CAT(NAME, _keys)(BACKWARD_ARGUMENTS, GLOBAL S(X) *dk, GLOBAL S(X) *dv, T scale, RANDOM_ARGUMENTS,
+                             Attention par) {
     LOCAL ALIGNED u16 queries[BK * PITCH];
     LOCAL ALIGNED u16 gradients[BK * PITCH];
     WARP

@@ -17,19 +17,19 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const i64 *target, 
     VECTOR_OF(v);
     VECTOR_OF(top);
     VECTOR_OF(sum);
-    EACH top[gg_j] = -GG_INF;
-    EACH sum[gg_j] = 0;
+    EACH top[gg_j] = EVERY(-GG_INF);
+    EACH sum[gg_j] = EVERY(0);
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH top[gg_j] = GG_MAX(top[gg_j], v[gg_j]);
+        EACH top[gg_j] = LARGER(top[gg_j], v[gg_j]);
     }
-    FOR_REST top[0] = GG_MAX(top[0], ONE(x, in + j));
+    FOR_REST FIRST_OF(top) = GG_MAX(FIRST_OF(top), ONE(x, in + j));
     GATHER(best, partial, GG_MAX, top)
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH sum[gg_j] += EXP(v[gg_j] - best);
+        EACH sum[gg_j] += EXP_EACH(v[gg_j] - best);
     }
-    FOR_REST sum[0] += EXP(ONE(x, in + j) - best);
+    FOR_REST FIRST_OF(sum) += EXP(ONE(x, in + j) - best);
     GATHER(total, partial, ADD, sum)
     if (ITEM != 0) return;
     i64 class_ = target[par.target + row];
@@ -58,7 +58,7 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const T *g, GLOBAL const S(X) *x, GLOBAL
     IDX class_ = (IDX)target[par.target + row];
     VECTOR_OF(v);
     if (share == 0) {  // whatever x is there
-        EACH v[gg_j] = 0;
+        EACH v[gg_j] = EVERY(0);
         FOR_WHOLE {
             STORE(dx, to + j, v)
         }
@@ -67,9 +67,9 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const T *g, GLOBAL const S(X) *x, GLOBAL
     }
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH v[gg_j] = EXP(v[gg_j] - best) * scale;
-        EACH v[gg_j] -= class_ == j + gg_j ? factor : 0;
+        EACH v[gg_j] = EXP_EACH(v[gg_j] - best) * scale;
         STORE(dx, to + j, v)
+        if (class_ >= j && class_ < j + WIDE) ST(X, dx, to + class_, EXP(ONE(x, in + class_) - best) * scale - factor);
     }
     FOR_REST {
         T value = EXP(ONE(x, in + j) - best) * scale;

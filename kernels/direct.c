@@ -1,8 +1,8 @@
 // Convolution where a group has few channels (depthwise is one in, one out): too little for a matrix product, so each
 // element of the result is summed up where it is wanted, the input read once for each tap out of the cache.
 //
-// Defines: NAME the symbol; X the dtype; R that of the weight's gradient; T computes. On CPU-type devices X is T, and
-// V a vector of VW of them. Depthwise 3x3, 8 x 128 x 58 x 58, two cores under PoCL: forward 7 times faster than by columns.
+// Defines: NAME the symbol; X the dtype; O that of the result, R of the weight's gradient; T computes. On CPU-type devices
+// X and O are T, and V a vector of VW of them. Depthwise 3x3, 8 x 128 x 58 x 58, two cores under PoCL: forward 7 times faster than by columns.
 //
 // NAME_forward      one item per element of the result, or per row of it where there are vectors
 // NAME_weight_grad  one item per image and element of the weight: what the image adds to its gradient
@@ -62,7 +62,7 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const T *x, GLOBAL const T *weight, GLOBA
 
 #else
 
-KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const S(X) *weight, GLOBAL S(X) *out, Direct par) {
+KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const S(X) *weight, GLOBAL S(O) *out, Direct par) {
     IDX item = GLOBAL_ID;
     if (item >= par.items) return;
     IDX row = item / par.count[2], w2 = item - row * par.count[2];
@@ -80,7 +80,7 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const S(X) *weight,
                 for (IDX k2 = 0; k2 < par.taps[2]; k2++, w++, at += par.reach[2])
                     total += (T)LD(X, weight, w) * (T)LD(X, x, at);
             }
-    ST(X, out, item, total);
+    ST(O, out, item, total);
 }
 
 #endif

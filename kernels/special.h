@@ -80,24 +80,37 @@ HELPER T sf_log_ndtr(T x) {
 
 // -- gamma function ---------------------------------------------------------------------------------------------------
 
-// log gamma(1 + x) for |x| <= 1/2, accurate where it is tiny.
-HELPER T sf_lgamma1p(T x) {
-    return x * (K(0.42278433509846713939) + x * SF_POLY(GG_ZETA_LESS_1_SIGNED, x)) -
-           log1p(x);
-}
+// log gamma(1 + x) for |x| <= 1/2, accurate where it is tiny, as log gamma has a zero at 1; it has another at 2.
+HELPER T sf_lgamma1p(T x) { return x * SF_POLY(GG_LGAMMA_1, x) + 0; }  // + 0: log gamma(1) is not -0
+HELPER T sf_lgamma2p(T x) { return x * SF_POLY(GG_LGAMMA_2, x); }
 HELPER T sf_stirling(T x) { return SF_POLY(GG_STIRLING, 1 / (x * x)) / x; }
+
+// (x - 1/2) log(x) - x for x >= 10. log(x) - 1 is taken in two parts, of which the first has few digits: rounding the
+// logarithm of 10 alone would cost two units of the last place.
+HELPER T sf_lgamma_leading(T x) {
+    i32 power = ilogb(x);
+    T part = ldexp(x, -power);
+    if (part > K(1.41421356237309504880)) {
+        part /= 2;
+        power += 1;
+    }
+    T first = power * K(0.693145751953125) - 1;  // 16 digits of log 2, so that this is exact
+    T second = power * K(1.42860682030941723212e-6) + log(part);
+    return (x - K(0.5)) * first + ((x - K(0.5)) * second - K(0.5));
+}
 
 HELPER T sf_lgamma_positive(T x) {
     if (x < K(0.5)) return sf_lgamma1p(x) - log(x);
-    if (x <= K(1.5)) return sf_lgamma1p(x - 1);
-    if (x <= K(2.5)) return sf_lgamma1p(x - 2) + log1p(x - 2);
+    if (x <= K(1.25)) return sf_lgamma1p(x - 1);
+    if (x < K(1.75)) return SF_POLY(GG_LGAMMA_MIDDLE, x - K(1.5));
+    if (x <= 3) return sf_lgamma2p(x - 2);
     if (x < 10) {
         T product = 1;
-        for (; x > K(2.5); product *= x) x -= 1;
-        return sf_lgamma1p(x - 2) + log1p(x - 2) + log(product);
+        for (; x > 3; product *= x) x -= 1;
+        return sf_lgamma2p(x - 2) + log(product);
     }
     if (x > K(1e17)) return x * (log(x) - 1);
-    return (x - K(0.5)) * log(x) - x + K(0.91893853320467274178) + sf_stirling(x);
+    return sf_lgamma_leading(x) + (K(0.91893853320467274178) + sf_stirling(x));
 }
 HELPER T sf_lgamma(T x) {
     if (x > 0 || x != x) return sf_lgamma_positive(x);

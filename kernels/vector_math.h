@@ -24,15 +24,30 @@ HELPER f32 gg_exp_tail(f32 r) {
     return MULTIPLY_ADD(p, r, 0.50000001f);
 }
 
-HELPER f32 gg_exp_f32(f32 a) {
-    f32 x = a > 89.0f ? 89.0f : a;
-    x = x < -104.0f ? -104.0f : x;
-    GG_REDUCE_EXP(x, n, r)
-    f32 p = MULTIPLY_ADD(gg_exp_tail(r), r * r, r) + 1.0f;
-    // 2^n in two factors: n may lie beyond the exponents of normal numbers, on either side.
-    i32 half_ = n >> 1;
-    return p * F32_BITS((u32)(half_ + 127) << 23) * F32_BITS((u32)(n - half_ + 127) << 23);
-}
+// exp of type F: f32, or vectors of it, which are compared, chosen between and read as integers I in another way.
+// 2^n comes in two factors: n may lie beyond the exponents of normal numbers, on either side.
+#define GG_EXP_OF(NAME, F, I, ALL_, PICK_, MULTIPLY_ADD_, BITS_, POWER_)                                              \
+    HELPER F NAME(F a) {                                                                                              \
+        F x = PICK_(a > 89.0f, ALL_(89.0f), a);                                                                       \
+        x = PICK_(x < -104.0f, ALL_(-104.0f), x);                                                                     \
+        F shifted = MULTIPLY_ADD_(x, ALL_(1.44269504f), ALL_(GG_ROUNDING));                                           \
+        F whole = shifted - GG_ROUNDING;                                                                              \
+        I n = BITS_(shifted) - 0x4b400000;                                                                            \
+        F r = MULTIPLY_ADD_(whole, ALL_(-0.693359375f), x);                                                           \
+        r = MULTIPLY_ADD_(whole, ALL_(2.12194440e-4f), r);                                                            \
+        F p = MULTIPLY_ADD_(ALL_(1.3950514e-3f), r, ALL_(8.3689029e-3f));                                             \
+        p = MULTIPLY_ADD_(p, r, ALL_(4.1666205e-2f));                                                                 \
+        p = MULTIPLY_ADD_(p, r, ALL_(0.16666519f));                                                                   \
+        p = MULTIPLY_ADD_(p, r, ALL_(0.50000001f));                                                                   \
+        p = MULTIPLY_ADD_(p, r * r, r) + 1.0f;                                                                        \
+        I half_ = n >> 1;                                                                                             \
+        return p * POWER_(half_ + 127) * POWER_(n - half_ + 127);                                                     \
+    }
+#define GG_SAME(x) (x)
+#define GG_PICK_ONE(which, a, b) ((which) ? (a) : (b))
+#define GG_INTEGER(x) ((i32)BITS_F32(x))
+#define GG_POWER(n) F32_BITS((u32)(n) << 23)
+GG_EXP_OF(gg_exp_f32, f32, i32, GG_SAME, GG_PICK_ONE, MULTIPLY_ADD, GG_INTEGER, GG_POWER)
 
 HELPER f32 gg_expm1_f32(f32 a) {
     f32 x = a > 89.0f ? 89.0f : a;

@@ -30,6 +30,18 @@ EXPRESSIONS = [
     "F.relu(x @ w.T)", "T.cat([x.bfloat16(), x])", "T.stack([x, x.bfloat16()])", "x.double() @ w.double().T",
     "F.nll_loss(T.log_softmax(x.bfloat16(), 1), t)", "T.linalg.inv((x @ x.T).float())", "(x @ w.T).sigmoid()",
     "T.mm(x.bfloat16(), w.T.bfloat16())", "F.smooth_l1_loss(x.bfloat16(), x.bfloat16())", "t @ t",
+    "T.linalg.pinv(x)", "T.pinverse(x)", "x.pinverse()", "T.linalg.solve(im[0, 0], im[0, 1])", "T.linalg.svdvals(x)",
+    "T.linalg.lstsq(x, x).solution", "T.linalg.multi_dot([x, w.T])", "T.linalg.vecdot(x, x)",
+    "T.linalg.vector_norm(x.half())", "T.linalg.matrix_power(im[0, 0], 2)",
+    "F.max_pool3d(im, 2)", "F.max_pool3d(im.half(), 2)", "F.max_pool3d(im.half(), 2, return_indices=True)[0]",
+    "F.max_unpool1d(*F.max_pool1d(im[0].half(), 2, return_indices=True), 2)", "F.max_pool2d(im.half(), 2)",
+    "T.cov(x)", "T.cov(x.half())", "T.corrcoef(x.half())", "T.tensordot(x, w, ([1], [1]))",
+    "T.cdist(x.half(), w.half())",
+    "T.tensordot(x[0], w[0], 1)", "T.tensordot(x[0].half(), w[0].half(), 1)", "F.cosine_similarity(x.half(), x.half())",
+    "F.bilinear(x, x, T.ones(2, 6, 6))", "F.bilinear(x.half(), x.half(), T.ones(2, 6, 6).half(), T.ones(2).half())",
+    "F.softplus(x.half())", "F.elu(x.half())", "F.kl_div(x.half(), x.half().exp(), reduction='sum')",
+    "T.addr(x, b[:4], x[0])",
+    "T.addcmul(x.half(), x.half(), x.half())", "F.conv2d(im, k, b[:4])", "F.linear(x.half(), w.half(), b.half())",
 ]  # fmt: skip
 
 

@@ -94,3 +94,78 @@ def test_odd_places(function, line, device):
         with pytest.raises(RuntimeError, match="holds NaN") as raised:
             loss.backward()
     assert line in str(raised.value) and "test_anomaly.py" in str(raised.value)
+
+
+# -- compiled functions -------------------------------------------------------------------
+
+
+def bad(device):
+    return gg.tensor([-1.0, 4.0], device=device, requires_grad=True)
+
+
+@gg.compile
+def compiled(x):
+    y = x.sqrt()  # in a compiled function
+    return (y * 2).sum()
+
+
+@gg.compile
+def whole_step(x):
+    loss = (x.sqrt() * 2).sum()  # in a compiled step
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize("traced_before", [False, True])
+def test_around_a_compiled_function(traced_before, device):
+    compiled.reset()
+    if traced_before:
+        compiled(bad(device)).backward()
+    programs = len(compiled.traces)
+    with detect_anomaly():
+        loss = compiled(bad(device))
+        with pytest.raises(RuntimeError, match="# in a compiled function"):
+            loss.backward()
+    assert len(compiled.traces) == programs
+    compiled(bad(device)).backward()  # compiled again, without a word
+    assert len(compiled.traces) == 1
+
+
+def test_around_a_compiled_step(device):
+    whole_step.reset()
+    with detect_anomaly(), pytest.raises(RuntimeError, match="# in a compiled step"):
+        whole_step(bad(device))
+    x = bad(device)
+    whole_step(x)
+    assert len(whole_step.traces) == 1 and x.grad.isnan().any()
+
+
+def test_around_a_compiled_module(device):
+    model = gg.compile(Faulty(), fullgraph=True)
+    with detect_anomaly():
+        loss = model(bad(device))
+        with pytest.raises(RuntimeError, match="# in a module"):
+            loss.backward()
+
+
+def test_inside_a_compiled_function(device):
+    def step(x):
+        with detect_anomaly():
+            loss = x.sqrt().sum()  # under it
+            loss.backward()
+        return loss
+
+    some = gg.compile(step)
+    with pytest.warns(gg.compiler.GraphBreak, match="turns on anomaly detection"):
+        some(bad(device).detach().abs().requires_grad_())
+    assert not some.traces
+    with pytest.raises(RuntimeError, match="# under it"):  # eagerly from then on: no line is lost
+        some(bad(device))
+    assert not anomaly.state.remembering
+
+
+def test_backward_alone_of_a_compiled_function(device):
+    """The program is named; which of its lines it was, only a forward pass with anomaly detection on can tell."""
+    loss = gg.compile(lambda x: x.sqrt().sum())(bad(device))
+    with detect_anomaly(), pytest.raises(RuntimeError, match="compute the forward pass with it on"):
+        loss.backward()

@@ -14,8 +14,9 @@ import pytest
 
 import gpugrad as gg
 from gpugrad import nn
+from gpugrad.backends import host_build
 from gpugrad.backends.cpu import CpuBackend
-from gpugrad.compiler import host_build, host_places, memory, recomputing
+from gpugrad.compiler import host_places, memory, recomputing
 from gpugrad.compiler.host import HostLowering
 from gpugrad.ops.table import OPS, wrap
 

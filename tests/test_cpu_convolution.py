@@ -45,7 +45,7 @@ def test_all_three_products(x, w, stride, dilation, groups, dtype):
     x, w = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
     close = {"rtol": 1e-4, "atol": 1e-4} if dtype == np.float32 else {"rtol": 1e-10, "atol": 1e-10}
     y = CPU.convolve(x, w, stride, dilation, groups)
-    np.testing.assert_allclose(y, _conv_reference(x, w, stride, dilation, groups), **close)
+    np.testing.assert_allclose(y, _conv_reference(x, w, stride=stride, dilation=dilation, groups=groups), **close)
     g = rng.standard_normal(y.shape).astype(dtype)
     dx = CPU.convolve_input_grad(g, w, x.shape[2:], stride, dilation, groups)
     np.testing.assert_allclose(

@@ -268,6 +268,7 @@ def test_where_mnist_is_looked_for(monkeypatch):
 
 
 def test_digits():
+    pytest.importorskip("sklearn")
     data = datasets.digits()
     assert data.train_images.shape == (1438, 8, 8) and data.test_images.shape == (359, 8, 8)
     assert data.train_images.dtype == np.uint8 and data.train_images.max() == 255
@@ -276,6 +277,7 @@ def test_digits():
 
 
 def test_moons():
+    pytest.importorskip("sklearn")
     points, labels = datasets.moons(50, noise=0.1, seed=3)
     assert points.shape == (50, 2) and points.dtype == np.float32
     assert labels.dtype == np.int64 and np.bincount(labels).tolist() == [25, 25]

@@ -89,8 +89,28 @@ row("`SparseAdam`")(lambda: fails(NotImplementedError, gg.optim.SparseAdam, [nn.
 row("`DistributedSampler` without")(lambda: fails(RuntimeError, gg.utils.data.DistributedSampler, [1, 2]))
 row("what a file may hold")(lambda: fails(NotImplementedError, gg.save, nn.Linear(1, 1), io.BytesIO()))
 row("`autograd.Variable()`")(lambda: fails(TypeError, gg.autograd.Variable))
+row("a view made before its base")(lambda: not view_made_before().requires_grad)
 row("`autograd.graph.saved_tensors_hooks`")(lambda: not hasattr(gg.autograd.graph, "saved_tensors_hooks"))
 row("`func.vmap`")(lambda: calls(gg.func.vmap) == 3)
+
+
+def view_made_before():
+    base = gg.ones(3)
+    view = base[:2]
+    base.requires_grad_()
+    return view
+
+
+@row("a view made in `no_grad`")
+def _():
+    base = leaf(1.0, 2.0, 3.0) * 1
+    with gg.no_grad():
+        view = base[:2]
+    constant = not view.requires_grad and not (view * 2).requires_grad
+    factor = leaf(2.0, 5.0)
+    view.mul_(factor)
+    base.sum().backward()
+    return constant and base.tolist() == [2, 10, 3] and factor.grad.tolist() == [1, 2]
 
 
 def calls(vmap):

@@ -106,7 +106,12 @@ def test_ctrl_c_then_resume_ends_with_the_same_bits(steps, little, example, tmp_
     assert "--resume runs/broken" in capsys.readouterr().out
     assert not (tmp_path / "runs" / "broken" / "model.safetensors").exists()
 
-    assert module.main(["--device", "cpu", "--resume"]) == 0  # finds the newest by itself
+    other = Path("runs/later/checkpoint.safetensors")
+    other.parent.mkdir()
+    gg.save({"kind": "gpt", "settings": {}}, other, metadata={"kind": "gpt"})
+    assert module.main(["--device", "cpu", "--resume"]) == 0  # finds the newest of its own by itself
+    assert module.main(["--device", "cpu", "--resume", str(other)]) == 1
+    assert f"{other} is no checkpoint of kind mnist but of gpt" in capsys.readouterr().err
     assert bits("runs/broken/model.safetensors") == bits("whole/model.safetensors")
     whole, broken = (json.loads(Path(run, "results.json").read_text()) for run in ("whole", "runs/broken"))
     assert broken["history"]["loss"] == whole["history"]["loss"]
@@ -179,7 +184,7 @@ def test_asking_for_mnist_without_it_is_an_error(offline, example, capsys, tmp_p
         (["--epochs", "0"], "--epochs must be at least 1, not 0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
         (["--batch-size", "9999", "--data", "digits"], "--batch-size 9999 is more than the 1438 images"),
-        (["--resume"], "--resume: there is no checkpoint under runs/"),
+        (["--resume"], "--resume: there is no checkpoint of kind mnist under runs/"),
         (["--resume", "nowhere"], "--resume: nowhere does not exist"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 import gpugrad as gg
 import gpugrad.nn.functional as F
-from gpugrad.backends import cpu, opencl
+from gpugrad.backends import cpu, cpu_attention, host_build, opencl
 from gpugrad.backends.cpu_attention import FEW
 from gpugrad.errors import DeviceError
 from tests import gradients
@@ -103,17 +103,26 @@ def results(device, shape, mask=None, dtype="float32", **options):
 
 
 def check_equal(monkeypatch, device, shape, options):
+    """By the routine (on the CPU where few weights are kept, where none are, and by compiled kernels) and by the
+    definition."""
     found = []
-    for plain in (False, True):
+    ways = ["tiles", "plain"]
+    if device == "cpu":
+        ways = ["kept", *(["kernels"] if host_build.compiler() else []), *ways]
+    for way in ways:
         with monkeypatch.context() as patch:
-            counted = Counted(patch, device, plain)
+            counted = Counted(patch, device, way == "plain")
+            if device == "cpu":
+                patch.setattr(gg.zeros(1)._backend, "kernels_from", 1 if way == "kernels" else None)
+                patch.setattr(cpu_attention, "KEPT", 0 if way == "tiles" else cpu_attention.KEPT)
             found.append(results(device, shape, **options))
-            taken = not plain and (device != "cpu" or shape[3] > FEW)
+            taken = way != "plain" and (device != "cpu" or shape[3] > FEW)
             assert ("attention_backward" in counted.calls) == taken
     tolerance = TOLERANCE[options.get("dtype", "float32")]
-    for got, want in zip(*found, strict=True):
-        # Gradients that cancel to nothing, of one key, are rounding errors of numbers of the size of 1.
-        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * max(1.0, np.abs(want).max()))
+    for one in found[:-1]:
+        for got, want in zip(one, found[-1], strict=True):
+            # Gradients that cancel to nothing, of one key, are rounding errors of numbers of the size of 1.
+            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * max(1.0, np.abs(want).max()))
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
@@ -265,7 +274,11 @@ def test_compiled_equals_eager():
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_threads_do_not_change_a_bit():
+@pytest.mark.parametrize("least", [None, 1], ids=["NumPy", "kernels"])
+def test_threads_do_not_change_a_bit(least, monkeypatch):
+    if least and not host_build.compiler():
+        pytest.skip("no C compiler")
+    monkeypatch.setattr(gg.zeros(1)._backend, "kernels_from", least)
     found = []
     for threads in (1, 2):
         before = gg.get_num_threads()
@@ -303,6 +316,13 @@ def peak(device, length, causal=False):
     backend.reset_peak_memory_stats()
     work()
     return own + backend.memory_stats()["peak"] - start
+
+
+def test_the_scores_of_one_head_are_cut_into_tiles_too(monkeypatch):
+    monkeypatch.setattr(gg.zeros(1)._backend, "kernels_from", None)
+    peak("cpu", 1024)  # which leaves every thread the memory of its tiles
+    short, long = (peak("cpu", n) for n in (1024, 2048))
+    assert long < 2.6 * short
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -344,7 +364,8 @@ KERNELS = {
     ("name", "dtype"),
     [(n, "float32") for n in KERNELS] + [("groups, causal", "float64"), ("added", "float64"), ("bool", "float16")],
 )
-def test_kernels_of_both_shapes(backend, name, dtype):
+def test_kernels_of_both_shapes(backend, name, dtype, monkeypatch):
+    monkeypatch.setattr(cpu_attention, "KEPT", 0)  # logarithms are what the kernels give
     shape, kind, causal, dropout = KERNELS[name]
     dtype = np.dtype(dtype)
     if not backend.supports(dtype):

@@ -72,6 +72,57 @@ def test_checkpointing_gives_the_same_gradients(changed, device):
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
 
 
+@pytest.mark.parametrize("changed", [{}, LLAMA], ids=["gpt2", "llama"])
+def test_the_stream_is_what_separate_sums_and_norms_make_it(changed, device, monkeypatch):
+    import gpt.model
+
+    def in_two(norm, x, added):
+        x = x if added is None else x + added
+        return norm(x), x
+
+    def gradients():
+        model = small_model(device, **changed)
+        ((x, y),) = batches(device, 1)
+        loss = model.loss(x[0], y[0])
+        loss.backward()
+        return loss.item(), {name: p.grad.cpu().numpy() for name, p in model.named_parameters()}
+
+    loss, found = gradients()
+    monkeypatch.setattr(gpt.model, "normed", in_two)
+    same, wanted = gradients()
+    assert loss == pytest.approx(same, rel=1e-6)
+    for name, g in wanted.items():
+        np.testing.assert_allclose(found[name], g, rtol=1e-4, atol=1e-5 * np.abs(g).max(), err_msg=name)
+
+
+def test_the_loss_of_many_logits_is_made_in_parts(device, monkeypatch):
+    from gpugrad.nn.functional import chunked
+
+    model = small_model(device)
+    ((x, y),) = batches(device, 1)
+    logits = model(x[0])
+    whole = gg.nn.functional.cross_entropy(logits.flatten(0, 1), y[0].flatten())
+    whole.backward()
+    wanted = {name: p.grad.cpu().numpy() for name, p in model.named_parameters()}
+    model.zero_grad()
+    sizes, of_logits = [], chunked._Options.of_logits
+
+    def counting(self, part, *others):
+        sizes.append(part.shape[0])
+        return of_logits(self, part, *others)
+
+    monkeypatch.setattr(chunked._Options, "of_logits", counting)
+    assert model.loss(x[0], y[0]).item() == pytest.approx(whole.item(), rel=1e-6) and not sizes
+    monkeypatch.setattr(chunked, "CHUNK", 19 * 12)
+    monkeypatch.setattr(chunked, "LEAST", 5)
+    loss = model.loss(x[0], y[0])
+    loss.backward()
+    assert sizes == [12] * 4
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
+    for name, p in model.named_parameters():
+        np.testing.assert_allclose(p.grad.cpu().numpy(), wanted[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

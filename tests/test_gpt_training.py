@@ -208,7 +208,7 @@ def test_a_resumed_run_keeps_its_settings_and_text(capsys):
     assert "text is not the text that the run began with" in capsys.readouterr().err
     gg.save({"model": {}}, "other.safetensors")
     assert train("--device", "cpu", "--resume", "other.safetensors") == 1
-    assert "other.safetensors is no checkpoint of a GPT" in capsys.readouterr().err
+    assert "other.safetensors is no checkpoint of kind gpt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_resumed_run_keeps_its_settings_and_text(capsys):
         (["--text", "text.txt", "--tokens", "text.txt"], "give one of them"),
         (["--text", "text.txt", "--steps", "0"], "--steps must be at least 1, not 0"),
         (["--device", "tpu"], "device 'tpu' is unknown"),
-        (["--resume"], "--resume: there is no checkpoint under runs/"),
+        (["--resume"], "--resume: there is no checkpoint of kind gpt under runs/"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, capsys):

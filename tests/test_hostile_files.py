@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 import gpugrad as gg
 from gpugrad import datasets
-from gpugrad.backends import cached_files, kernel_tuning
-from gpugrad.compiler import host_build
+from gpugrad.backends import cached_files, host_build, kernel_tuning
 from tests.test_io import same
 from tests.test_pt_files import FLOATS, ONE, Call, Name, archive, emit, pickled, storage, tensor
 
@@ -113,6 +112,20 @@ def test_any_structure_in_the_header(tree):
 
     tensors = {"x": np.ones(2, np.float32), "n": np.ones((), np.int64)}
     harmless(save(tensors, {"gpugrad.tree": json.dumps(tree)}))
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 100, (0,) + (2**32 - 1,) * 3])
+def test_shapes_that_no_array_has(sizes):
+    data = b"\0\0\x08" + bytes([len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + b"\7" * min(1, sizes[0])
+    with pytest.raises(gg.FileFormatError, match="x-idx cannot be read as an array of shape"):
+        datasets.parse_idx(data, "x-idx")
+
+
+def test_a_device_that_is_none():
+    from safetensors.numpy import save
+
+    with pytest.raises(gg.FileFormatError, match="device 'n' is unknown"):
+        gg.load(io.BytesIO(save({}, {"gpugrad.tree": '{"device": "n"}'})))
 
 
 # -- harm ------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def ways(backend, a, b):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel_product, "_choose", choose)
-        kernel_product.product_plan(backend, a, b)
+        kernel_product.product_plan(backend, a, b, a.dtype)
     return found
 
 

@@ -33,11 +33,50 @@ def gradients(params, step, size=1.0):
         p.grad = gg.tensor(values, device=p.device).to(p.dtype)
 
 
+def both(device, *steps):
+    """Parameters twice, alike; with the gradients of ``steps``."""
+    ours, theirs = parameters(device), parameters(device)
+    for step in steps:
+        gradients(ours, step)
+        gradients(theirs, step)
+    return ours, theirs
+
+
+def close(ours, theirs, rtol=2e-6, atol=1e-7):
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.detach().cpu().numpy(), q.detach().cpu().numpy(), rtol=rtol, atol=atol)
+
+
+def equal(ours, theirs):
+    return all((p == q).all() for p, q in zip(ours, theirs, strict=True))
+
+
+def eager_and_compiled(model_of, optimizer_of, x_of, steps):
+    """For the eager and the compiled training step: the losses, the model and its optimizer after ``steps`` of it."""
+    for compiled in (False, True):
+        gg.manual_seed(0)
+        model = model_of()
+        optimizer = optimizer_of(model.parameters())
+        x = x_of()
+
+        def train(x, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = (model(x) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = gg.compile(train) if compiled else train
+        losses = [run(x).item() for _ in range(steps)]
+        assert not compiled or "program" in run.explain()
+        yield losses, model, optimizer
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("size", [1e-4, 1.0], ids=["below", "above"])
 def test_clipping_within_the_step_is_clipping_before_it(device, name, size):
     make = OPTIMIZERS[name]
-    ours, theirs = parameters(device), parameters(device)
+    ours, theirs = both(device)
     clipping, plain = make(ours, max_grad_norm=0.5), make(theirs)
     for step in range(3):
         gradients(ours, step, size)
@@ -48,38 +87,30 @@ def test_clipping_within_the_step_is_clipping_before_it(device, name, size):
         plain.step()
         assert clipping.grad_norm.item() == pytest.approx(total.item(), rel=1e-6)
         assert all((p.grad == g).all() for p, g in zip(ours, before, strict=True))
-    for p, q in zip(ours, theirs, strict=True):
-        if device == "cpu":
-            assert (p == q).all()
-        else:
-            np.testing.assert_allclose(p.detach().cpu().numpy(), q.detach().cpu().numpy(), rtol=2e-6, atol=1e-7)
+    if device == "cpu":
+        assert equal(ours, theirs)
+    close(ours, theirs)
 
 
 def test_groups_with_one_limit_are_clipped_together(device):
-    ours, theirs = parameters(device), parameters(device)
+    ours, theirs = both(device, 0)
     groups = [{"params": ours[:2], "lr": 0.1}, {"params": ours[2:4]}, {"params": ours[4:], "max_grad_norm": None}]
     optimizer = gg.optim.SGD(groups, lr=0.2, max_grad_norm=1.0)
-    gradients(ours, 0)
-    gradients(theirs, 0)
     optimizer.step()
     nn.utils.clip_grad_norm_(theirs[:4], 1.0)
     rates = [0.1, 0.1, 0.2, 0.2, 0.2, 0.2]
-    for p, q, lr in zip(ours, theirs, rates, strict=True):
-        want = q.detach() - q.grad * lr
-        np.testing.assert_allclose(p.detach().cpu().numpy(), want.cpu().numpy(), rtol=1e-6, atol=1e-7)
+    close(ours, [q.detach() - q.grad * lr for q, lr in zip(theirs, rates, strict=True)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_norm_that_is_not_finite(device, bad):
-    ours, theirs = parameters(device), parameters(device)
+    ours, theirs = both(device, 0)
     for params in (ours, theirs):
-        gradients(params, 0)
         params[1].grad[3] = bad
     gg.optim.SGD(ours, lr=0.1, max_grad_norm=1.0).step()
     nn.utils.clip_grad_norm_(theirs, 1.0)
     gg.optim.SGD(theirs, lr=0.1).step()
-    for p, q in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(p.detach().cpu().numpy(), q.detach().cpu().numpy(), rtol=1e-6)
+    close(ours, theirs, rtol=1e-6, atol=0)
 
 
 def test_nothing_is_read_back_while_clipping(device, monkeypatch):
@@ -105,43 +136,24 @@ def test_options_out_of_range_and_where_they_are_kept():
 
 def test_differentiable_and_capturable_steps_clip_too():
     for options in ({"capturable": True}, {"lr": gg.tensor(0.01)}):
-        ours, theirs = parameters("cpu"), parameters("cpu")
-        a = gg.optim.AdamW(ours, max_grad_norm=0.5, **options)
-        b = gg.optim.AdamW(theirs, **options)
-        for params in (ours, theirs):
-            gradients(params, 0)
-        a.step()
+        ours, theirs = both("cpu", 0)
+        gg.optim.AdamW(ours, max_grad_norm=0.5, **options).step()
         nn.utils.clip_grad_norm_(theirs, 0.5)
-        b.step()
-        for p, q in zip(ours, theirs, strict=True):
-            assert (p == q).all()
+        gg.optim.AdamW(theirs, **options).step()
+        assert equal(ours, theirs)
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_compiled_step_clips(device, clip):
-    found = []
-    for way in ("eager", "compiled"):
-        gg.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3)).to(device)
-        optimizer = gg.optim.AdamW(model.parameters(), lr=0.01, max_grad_norm=clip)
-        x = gg.randn(5, 6, device=device)
-
-        def train(x, model=model, optimizer=optimizer):
-            optimizer.zero_grad()
-            loss = (model(x) ** 2).sum()
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        run = gg.compile(train) if way == "compiled" else train
-        losses = [run(x).item() for _ in range(6)]
-        if way == "compiled":
-            assert run.explain().count("eagerly") == 0 or "program" in run.explain()
-        norm = None if clip is None else optimizer.grad_norm.item()
-        found.append((losses, norm))
-    assert found[0][0] == pytest.approx(found[1][0], rel=2e-5)
+    eager, compiled = eager_and_compiled(
+        lambda: nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3)).to(device),
+        lambda p: gg.optim.AdamW(p, lr=0.01, max_grad_norm=clip),
+        lambda: gg.randn(5, 6, device=device),
+        6,
+    )
+    assert eager[0] == pytest.approx(compiled[0], rel=2e-5)
     if clip is not None:
-        assert found[0][1] == pytest.approx(found[1][1], rel=2e-4)
+        assert eager[2].grad_norm.item() == pytest.approx(compiled[2].grad_norm.item(), rel=2e-4)
 
 
 # -- float32 copies ---------------------------------------------------------------------------------------
@@ -159,10 +171,9 @@ def test_master_weights_are_the_steps_of_float32(device, name, dtype):
             q.grad = p.grad.float()
         a.step()
         b.step()
-    for p, q in zip(half, full, strict=True):
-        assert p.dtype is dtype
-        np.testing.assert_allclose(a.state[p]["master"].cpu().numpy(), q.detach().cpu().numpy(), rtol=2e-6, atol=1e-7)
-        assert (p == a.state[p]["master"].to(dtype)).all()
+    copies = [a.state[p]["master"] for p in half]
+    close(copies, full)
+    assert all(p.dtype is dtype for p in half) and equal(half, [c.to(dtype) for c in copies])
 
 
 def test_small_steps_are_not_lost(device):
@@ -196,38 +207,22 @@ def test_master_weights_are_saved_and_loaded(device):
     assert all(t.dtype is gg.float32 for s in state["state"].values() for t in s.values() if isinstance(t, gg.Tensor))
     rest, loaded = run(range(3, 6), state, half)
     assert all(s["master"].dtype is gg.float32 and s["exp_avg"].dtype is gg.float32 for s in loaded.state.values())
-    for p, q in zip(whole, rest, strict=True):
-        assert (p == q).all()
+    assert equal(whole, rest)
 
 
 def test_master_weights_leave_wide_parameters_alone(device):
-    a, b = parameters(device), parameters(device)
+    a, b = both(device, 0)
     first, second = gg.optim.AdamW(a, master_weights=True), gg.optim.AdamW(b)
-    for params in (a, b):
-        gradients(params, 0)
     first.step()
     second.step()
-    for p, q in zip(a, b, strict=True):
-        assert (p == q).all() and "master" not in first.state[p]
+    assert equal(a, b) and not any("master" in first.state[p] for p in a)
 
 
 def test_compiled_step_of_half_parameters(device):
-    found = []
-    for way in ("eager", "compiled"):
-        gg.manual_seed(0)
-        model = nn.Linear(8, 4).to(device).to(gg.bfloat16)
-        optimizer = gg.optim.AdamW(model.parameters(), lr=0.01, master_weights=True, max_grad_norm=1.0)
-        x = gg.randn(5, 8, device=device).to(gg.bfloat16)
-
-        def train(x, model=model, optimizer=optimizer):
-            optimizer.zero_grad()
-            loss = (model(x) ** 2).sum()
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        run = gg.compile(train) if way == "compiled" else train
-        for _ in range(5):
-            run(x)
-        found.append(optimizer.state[model.weight]["master"].cpu().numpy())
-    np.testing.assert_allclose(*found, rtol=2e-2, atol=2e-3)
+    eager, compiled = eager_and_compiled(
+        lambda: nn.Linear(8, 4).to(device).to(gg.bfloat16),
+        lambda p: gg.optim.AdamW(p, lr=0.01, master_weights=True, max_grad_norm=1.0),
+        lambda: gg.randn(5, 8, device=device).to(gg.bfloat16),
+        5,
+    )
+    close(*([o.state[m.weight]["master"]] for _, m, o in (eager, compiled)), rtol=2e-2, atol=2e-3)

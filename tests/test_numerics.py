@@ -37,7 +37,17 @@ def test_sums_of_columns_and_rows(dim, device):
     assert np.abs(got / want - 1).max() <= 8 * LAST_PLACE
     running = gg.tensor(x, device=device).cumsum(dim).cpu().numpy()
     exact = np.cumsum(x.astype(np.float64), dim)
-    assert (np.abs(running - exact) / exact).max() <= 16 * LAST_PLACE
+    places = 16 if device == "pretend" else 1.01  # its own rounding, whatever the length; NumPy's plain sums there
+    assert (np.abs(running - exact) / exact).max() <= places * LAST_PLACE
+
+
+def test_running_sums_beyond_the_range(device):
+    """What an addition rounds off is added up apart: of infinities it is nothing."""
+    inf = float("inf")
+    x = gg.tensor([3e38, 3e38, 1.0, -inf] + [1.0] * 3000, device=device).cumsum(0)
+    found = x[[0, 1, 2, 3, -1]].tolist()
+    assert found[0] == 3e38 or abs(found[0] / 3e38 - 1) < 1e-7
+    assert found[1] > 3.4e38 and found[2] > 3.4e38 and not found[3] > 0 and not found[4] > 0
 
 
 @pytest.mark.parametrize("dtype", [gg.float16, gg.bfloat16])
@@ -102,9 +112,9 @@ def test_norm_and_its_gradient(scale, device, torch):
 #: dtype -> the largest error that any function but those below may have
 BOUND = {"float32": 2.6, "float64": 4.5, "float16": 0.51}
 BOUNDS = {
-    ("float32", "lgamma"): 6, ("float32", "digamma"): 500, ("float64", "digamma"): 500, ("float32", "i0"): 5,
+    ("float32", "digamma"): 500, ("float64", "digamma"): 500, ("float32", "i0"): 5,
     ("float32", "sigmoid"): 3, ("float32", "gelu"): 8, ("float64", "gelu"): 8, ("float32", "silu"): 3,
-    ("float16", "gelu"): 0.6,
+    ("float16", "gelu"): 0.6, ("float32", "lgamma"): 2, ("float64", "lgamma"): 2,
 }  # fmt: skip
 
 
@@ -117,7 +127,7 @@ def test_error_in_units_of_the_last_place(dtype):
         ways = measure_ulp.ways_of(function.name, dtype, with_torch=False)
         if dtype == "float16":  # stored as such and computed in float32, compiled or not
             ways = {way: f for way, f in ways.items() if "compiled" not in way}
-        found = measure_ulp.measure(function, dtype, ways, 400, seed=1)
+        found = measure_ulp.measure(function, dtype, ways, 100 if dtype == "float16" else 200, seed=1)
         bound = BOUNDS.get((dtype, function.name), BOUND[dtype])
         bad |= {f"{function.name}, {way}": e for way, e in found.items() if e[0] > bound}
     assert not bad

@@ -49,7 +49,8 @@ def test_a_training_step(device):
     calls = {a.key: a.count for a in p.key_averages()}
     for name in ("convolution", "relu", "linear", "convolution (backward)", "relu (backward)", "linear (backward)"):
         assert calls[name] >= 2, calls
-    assert calls["convolution"] == 2  # what a call does inside, in whatever thread, is part of it
+    # Two products and two biases added: what a call does inside, in whatever thread, is part of it.
+    assert calls["convolution"] == 4
     assert any(name.endswith(" (SGD.step)") for name in calls)
     assert calls["forward"] == calls["Optimizer.step#SGD.step"] == 2
     phases = {e.phase for e in p.events}
@@ -66,6 +67,16 @@ def test_a_training_step(device):
         assert e.spans_ns and all(begin <= end for begin, end in e.spans_ns)
         assert e.cpu_time > 0
     assert sum(a.self_device_time_total for a in p.key_averages()) == pytest.approx(work / 1e3)
+
+
+def test_half_products_that_are_not_rounded_yet(device):
+    """A half product that more is added to comes as float32: its event has those bytes."""
+    x, w, b = (gg.ones(*shape, device=device, dtype=gg.float16) for shape in ((4, 8), (3, 8), (3,)))
+    with gg.profile() as p:
+        gg.nn.functional.linear(x, w, b)
+    product, addition = [e for e in p.events if e.op == "linear"]
+    assert (product.bytes, product.flops) == (2 * (32 + 24) + 4 * 12, 2 * 12 * 8)
+    assert (addition.bytes, addition.flops) == (4 * 12 + 2 * 3 + 2 * 12, 12)
 
 
 @pytest.mark.parametrize(

@@ -280,3 +280,82 @@ def test_clipping_many_elements_and_shared_gradients():
     with pytest.raises(RuntimeError, match="non-finite norm"):
         a.grad = gg.tensor([math.nan, 1.0])
         nn.utils.clip_grad_norm_([a], 1.0, error_if_nonfinite=True)
+
+
+def many_gradients(device, dtype=np.float32):
+    """Forty parameters: of all sizes, none and a single element too, with gradients of all kinds of strides."""
+    rng = np.random.default_rng(4)
+    ps = []
+    for i in range(40):
+        shape = [(7, 5 + i), (), (0, 3), (4096 + i,), (2, 3, 17)][i % 5]
+        p = gg.zeros(shape, device=device, dtype=getattr(gg, np.dtype(dtype).name)).requires_grad_()
+        host = rng.standard_normal((*shape, 2)).astype(dtype)
+        g = gg.tensor(host, device=device)
+        if i % 3 == 0:
+            p.grad = g[..., 1]  # with gaps
+        elif i % 3 == 1 and len(shape) == 2:
+            p.grad = gg.tensor(np.ascontiguousarray(host[..., 0].T), device=device).t()
+        else:
+            p.grad = gg.cat([g.reshape(-1)[:1], g[..., 0].reshape(-1)])[1:].reshape(shape)  # not aligned
+        ps.append(p)
+    return ps
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("largest", [1e9, 1.0])
+def test_clipping_many_tensors(device, dtype, largest):
+    if not gg.zeros(1, device=device)._backend.supports(np.dtype(dtype)):
+        pytest.skip("no such dtype here")
+    found = []
+    for _ in range(2):
+        ps = many_gradients(device, dtype)
+        before = [p.grad.cpu().numpy().astype(np.float64) for p in ps]
+        norm = nn.utils.clip_grad_norm_(ps, largest)
+        exact = np.sqrt(sum((g**2).sum() for g in before))
+        assert norm.item() == pytest.approx(exact, rel=1e-6)
+        after = [p.grad.cpu().numpy() for p in ps]
+        for a, b in zip(after, before, strict=True):
+            np.testing.assert_allclose(a, b * min(1, largest / (exact + 1e-6)), rtol=3e-6)
+        found.append([norm.cpu().numpy(), *after])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert nn.utils.clip_grad_norm_([p for p in ps if not p.numel()], 1.0).item() == 0.0
+
+
+def test_norms_of_many_equal_numbers(device):
+    """Where rounding goes one way all the time."""
+    p = gg.zeros(3_000_001, device=device).requires_grad_()
+    p.grad = gg.full((3_000_001,), 0.1, device=device)
+    assert nn.utils.clip_grad_norm_([p], 1e9).item() == pytest.approx(0.1 * math.sqrt(3e6), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_norms_of_what_is_not_finite(device, bad):
+    ps = many_gradients(device)
+    with gg.no_grad():
+        ps[3].grad[4000] = bad
+    norm = nn.utils.clip_grad_norm_(ps, 1.0).item()
+    assert math.isnan(norm) if math.isnan(bad) else norm == math.inf
+
+
+def test_clipping_takes_a_handful_of_launches(device, monkeypatch):
+    backend = gg.zeros(1, device=device)._backend
+    if not hasattr(backend, "_launch"):
+        pytest.skip("there are no launches here")
+    ps = [gg.zeros(300 + i, device=device).requires_grad_() for i in range(40)]
+    for p in ps:
+        p.grad = gg.ones_like(p)
+    launch, count = backend._launch, []
+    monkeypatch.setattr(backend, "_launch", lambda *args: (count.append(1), launch(*args))[1])
+    read = backend._read
+    monkeypatch.setattr(backend, "_read", lambda *args: pytest.fail("a value was read back"))
+    norm = nn.utils.clip_grad_norm_(ps, 1.0)
+    assert len(count) <= 3 + 3 + 6  # forty tensors are three launches, and the factor is a few more
+    optimizer = optim.AdamW(ps, max_grad_norm=1.0)
+    optimizer.step()  # which also makes the state
+    count.clear()
+    optimizer.step()
+    assert len(count) <= 40 + 3 + 6
+    monkeypatch.setattr(backend, "_read", read)
+    assert norm.item() == pytest.approx(math.sqrt(sum(300 + i for i in range(40))), rel=1e-6)
+    assert optimizer.grad_norm.item() == pytest.approx(1.0, rel=1e-5)

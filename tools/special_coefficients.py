@@ -6,6 +6,8 @@ A Chebyshev table holds c[0], c[1], ... of c[0]/2 + sum of c[k] T_k(t); what t i
 
 from __future__ import annotations
 
+import itertools
+
 import mpmath as mp
 
 mp.mp.dps = 40
@@ -40,6 +42,30 @@ def far(function, start):
 def far_squared(function, start):
     """On x >= start, in 1 / x^2: t = 2 (start / x)^2 - 1."""
     return chebyshev(lambda t: function(start * mp.sqrt(2 / (t + 1))))
+
+
+def powers(function, low, high, centre) -> list:
+    """Coefficients of the powers of x - centre, on x in [low, high]: those of the Chebyshev sum, written out."""
+    low, high, centre = (mp.mpf(x) for x in (low, high, centre))
+    half, start = (high - low) / 2, centre - (low + high) / 2
+    c = chebyshev(lambda t: function((low + high) / 2 + half * t))
+    t = [start / half, 1 / half]  # t as a polynomial in x - centre
+    one, two = [mp.mpf(1)], t
+    total = [c[0] / 2]
+    for k in range(1, len(c)):
+        total = [a + c[k] * b for a, b in zip_all(total, two)]
+        higher = [mp.mpf(0), *(2 * t[1] * b for b in two)]
+        one, two = two, [a + 2 * t[0] * b - d for a, b, d in zip_all(higher, two, one)]
+    return total
+
+
+def zip_all(*lists):
+    return itertools.zip_longest(*lists, fillvalue=mp.mpf(0))
+
+
+def over_zero(zero: int):
+    """log gamma(x) / (x - zero), at one of its two zeros."""
+    return lambda x: mp.loggamma(x) / (x - zero) if x != zero else mp.digamma(zero)
 
 
 def modulus(order: int, part: int):
@@ -131,8 +157,12 @@ TABLES = [
 ]  # fmt: skip
 
 SERIES = [
-    ("ZETA_LESS_1_SIGNED", "(-1)^k (zeta(k) - 1) / k for k = 2, 3, ...: log gamma(1 + x) + log(1 + x) in x",
-     lambda: [(-1) ** k * (mp.zeta(k) - 1) / k for k in range(2, 30)]),
+    ("LGAMMA_1", "log gamma(1 + x) / x in x, |x| <= 1/2",
+     lambda: powers(over_zero(1), 0.5, 1.5, 1)),
+    ("LGAMMA_MIDDLE", "log gamma(3/2 + x) in x, |x| <= 1/4",
+     lambda: powers(mp.loggamma, 1.25, 1.75, 1.5)),
+    ("LGAMMA_2", "log gamma(2 + x) / x in x, -1/4 <= x <= 1",
+     lambda: powers(over_zero(2), 1.75, 3, 2)),
     ("STIRLING", "B(2k) / (2k (2k - 1)) for k = 1, 2, ...: log gamma(x) in 1 / x^2",
      lambda: [mp.bernoulli(2 * k) / (2 * k * (2 * k - 1)) for k in range(1, 10)]),
     ("BERNOULLI", "B(2k) / 2k for k = 1, 2, ...: digamma(x) in 1 / x^2",

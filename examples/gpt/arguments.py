@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import device_name, find_checkpoint, load_checkpoint, write_json
 
 import gpugrad as gg
 from gpt.step import DTYPES
@@ -69,15 +70,18 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def resumed_settings(given: dict[str, Any], state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of a checkpoint with what may be said anew. Raises ValueError for what may not."""
-    if state.get("kind") != "gpt":
-        raise ValueError(f"--resume: {path} is no checkpoint of a GPT")
+def resumed(
+    options: argparse.Namespace, given: dict[str, Any], kind: str
+) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """The checkpoint that ``--resume`` means, its settings with what may be said anew, and the run's folder. Raises
+    ValueError for what may not, and for a checkpoint that is not of this ``kind``."""
+    path = find_checkpoint(options.resume, kind)
+    state = load_checkpoint(path, kind)
     changed = [key for key in given if key not in _FREE and given[key] != state["settings"].get(key)]
     if changed:
         names = ", ".join("--" + key.replace("_", "-") for key in changed)
         raise ValueError(f"--resume keeps the run's settings; leave out {names}")
-    return state["settings"] | given
+    return state, state["settings"] | given, Path(options.out) if options.out else path.parent
 
 
 def read_tokens(settings: dict[str, Any], alphabet: Alphabet | None) -> tuple[str, Tokens, Alphabet | None]:
@@ -107,6 +111,23 @@ def _check_fingerprint(settings: dict[str, Any], name: str, fingerprint: str) ->
 def count(parameters: Any) -> int:
     """Elements of all ``parameters``."""
     return sum(p.numel() for p in parameters)
+
+
+def shown(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about what is shown, which does not change the result."""
+    return {"mfu": not options.no_mfu, "tensorboard": options.tensorboard}
+
+
+def begun(trainer: Trainer, state: dict[str, Any] | None, about: str) -> Trainer:
+    """``trainer`` at its first step, or (with the ``state`` of a checkpoint) where that was written; its settings are
+    in its folder, and what it is ``about`` to do is printed."""
+    if state is not None:
+        trainer.restore(state)
+    trainer.folder.mkdir(parents=True, exist_ok=True)
+    device, config = trainer.device, trainer.model.config
+    write_json(trainer.folder / "settings.json", trainer.settings | {"model": config.as_dict(), "device": str(device)})
+    print(f"{about}, on {device_name(device)}", flush=True)
+    return trainer
 
 
 def run(program: str, prepare: Callable[[], Trainer], finish: Callable[[Trainer], str]) -> int:

@@ -93,6 +93,15 @@ def _norm(config: Config) -> nn.Module:
     return nn.LayerNorm(config.channels, eps=config.eps, bias=config.bias)
 
 
+def normed(norm: nn.Module, x: gg.Tensor, added: gg.Tensor | None) -> tuple[gg.Tensor, gg.Tensor]:
+    """The norm of ``x + added``, and that sum: in one pass where the device has a routine for it."""
+    if added is None:
+        return norm(x), x
+    if isinstance(norm, nn.RMSNorm):
+        return F.add_rms_norm(added, x, norm.normalized_shape, norm.weight, norm.eps)
+    return F.add_layer_norm(added, x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
 class Attention(nn.Module):
     """Causal self-attention of several heads, with fewer heads of keys and values if the config says so."""
 
@@ -134,7 +143,9 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward part, each added to what comes in, each after a norm."""
+    """Attention and feed-forward part, each added to what comes in, each after a norm.
+
+    What the feed-forward part gives is handed on beside the stream that it is to be added to: the next norm adds it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -147,9 +158,16 @@ class Block(nn.Module):
             self.feed = FeedForward(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: gg.Tensor, rotary: nn.Module | None = None, cache: nn.KVCache | None = None) -> gg.Tensor:
-        x = x + self.drop(self.attention(self.norm1(x), rotary, cache))
-        return x + self.drop(self.feed(self.norm2(x)))
+    def forward(
+        self,
+        x: gg.Tensor,
+        added: gg.Tensor | None = None,
+        rotary: nn.Module | None = None,
+        cache: nn.KVCache | None = None,
+    ) -> tuple[gg.Tensor, gg.Tensor]:
+        h, x = normed(self.norm1, x, added)
+        h, x = normed(self.norm2, x, self.drop(self.attention(h, rotary, cache)))
+        return x, self.drop(self.feed(h))
 
     def last_maps(self) -> list[nn.Linear]:
         """The linear maps whose results are added to what comes in."""
@@ -183,6 +201,10 @@ class GPT(nn.Module):
     def forward(self, index: gg.Tensor, cache: list[nn.KVCache] | None = None) -> gg.Tensor:
         """``cache``: of :func:`new_cache`, which holds what is before ``index``, and then also that. Raises ValueError
         for more tokens than fit."""
+        return F.linear(self.features(index, cache), self.tokens.weight)
+
+    def features(self, index: gg.Tensor, cache: list[nn.KVCache] | None = None) -> gg.Tensor:
+        """``[batch, time, channels]``: what the logits are made of."""
         begin = cache[0].seen if cache else 0
         end = begin + index.shape[1]
         if end > self.config.context:
@@ -192,17 +214,20 @@ class GPT(nn.Module):
             x = x + self.positions.weight[begin:end]
         x = self.drop(x)
         rotary = self.rotary if self.config.rope else None
+        added = None
         for i, block in enumerate(self.blocks):
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, rotary, use_reentrant=False, preserve_rng_state=self.config.dropout > 0)
+                again = {"use_reentrant": False, "preserve_rng_state": self.config.dropout > 0}
+                x, added = checkpoint(block, x, added, rotary, **again)
             else:
-                x = block(x, rotary, cache[i] if cache else None)
-        return F.linear(self.norm(x), self.tokens.weight)
+                x, added = block(x, added, rotary, cache[i] if cache else None)
+        return normed(self.norm, x, added)[0]
 
     def loss(self, index: gg.Tensor, target: gg.Tensor) -> gg.Tensor:
-        """Mean cross-entropy, nats per token, of the tokens ``target`` that follow those of ``index``."""
-        logits = self(index)
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target.reshape(-1))
+        """Mean cross-entropy, nats per token, of the tokens ``target`` that follow those of ``index``. Where there are
+        many logits, they are made for some of the tokens at a time."""
+        x = self.features(index)
+        return F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.tokens.weight, target.reshape(-1))
 
     def flops_per_token(self) -> int:
         """Of a training step, forward and backward: 6 for each weight (4 for one that is not learned), 12 for each

@@ -88,6 +88,10 @@ class Pieces:
     def decode(self, tokens: list[int]) -> str:
         return self._tokenizer.decode(tokens, skip_special_tokens=False)
 
+    def number(self, token: str) -> int | None:
+        """The token that is written so, if there is one."""
+        return self._tokenizer.token_to_id(token)
+
     def as_json(self) -> str:
         return json.dumps({"tokenizer": self._description})
 

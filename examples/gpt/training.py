@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import StopSignal, write_json
+from common import StopSignal, save_checkpoint, write_json
 
 import gpugrad as gg
 from gpt.files import save_model
@@ -64,13 +64,14 @@ class Trainer:
         device: gg.Device,
         folder: Path,
         show: dict[str, Any] | None = None,
+        kind: str = "gpt",
     ) -> None:
         """``settings``: those of DEFAULTS, and others that only go into the checkpoint. ``show``: what does not change
-        the result, ``mfu`` and ``tensorboard``."""
+        the result, ``mfu`` and ``tensorboard``. ``kind``: of its checkpoints."""
         tokens.check(model.config.context)
         self.model, self.tokens, self.alphabet = model, tokens, alphabet
         self.settings, self.device, self.folder = settings, device, folder
-        self.show = show or {}
+        self.show, self.kind = show or {}, kind
         self.optimizer = make_optimizer(model, settings)
         self.train_step = Step(model, self.optimizer, device, settings)
         self.step = 0
@@ -94,7 +95,6 @@ class Trainer:
         self._read_losses()
         scaler = self.train_step.scaler
         state = {
-            "kind": "gpt",
             "config": self.model.config.as_dict(),
             "alphabet": None if self.alphabet is None else self.alphabet.as_json(),
             "model": self.model.state_dict(),
@@ -109,7 +109,7 @@ class Trainer:
             },
             "settings": self.settings,
         }
-        gg.save(state, self.folder / "checkpoint.safetensors")
+        save_checkpoint(state, self.kind, self.folder / "checkpoint.safetensors")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

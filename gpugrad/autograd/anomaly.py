@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from gpugrad import live
 from gpugrad.autograd.graph import Node, on_new_node
 
 _PACKAGE = str(Path(__file__).parent.parent)
@@ -32,6 +33,8 @@ def _remember(node: Node) -> None:
 
 
 def _set(remembering: bool, checking: bool) -> None:
+    if remembering and live.recorder is not None:  # a program has neither the nodes nor their lines
+        live.recorder.broken("turns on anomaly detection, which needs each operation to run by itself")
     state.remembering, state.checking = remembering, checking
     on_new_node[:] = [_remember] if remembering else []
 
@@ -48,7 +51,10 @@ def check(node: Node, gradients: Sequence[Any]) -> None:
 def _where(node: Node) -> str:
     frames = _lines.get(node)
     if not frames:
-        return "it was called before anomaly detection was on, so the line is not known"
+        return (
+            "it was called before anomaly detection was on, so the line is not known: compute the forward pass with "
+            "it on as well"
+        )
     calls = "".join(traceback.format_list(frames))
     return f"the operation was called at\n{calls}"
 
@@ -56,7 +62,7 @@ def _where(node: Node) -> str:
 class detect_anomaly:
     """Inside, operations remember the line that called them, and ``backward`` raises RuntimeError at the
     first derivative that is NaN (unless ``check_nan`` is False), with that line. Slow: for finding bugs.
-    A context manager and a decorator."""
+    Functions of ``gpugrad.compile`` run eagerly meanwhile. A context manager and a decorator."""
 
     def __init__(self, check_nan: bool = True) -> None:
         self._check_nan = check_nan

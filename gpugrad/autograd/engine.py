@@ -152,8 +152,6 @@ def _add_to_grad(leaf: Any, gradient: Any, owned: bool, create_graph: bool) -> N
             leaf._grad = gradient.clone()
         else:
             leaf._grad = gradient._wrap(gradient._backend.copy(gradient._array), gradient._backend)
-        if not create_graph and leaf._grad._node is not None:
-            leaf._grad = leaf._grad.detach()
     elif create_graph:
         leaf._grad = leaf._grad + gradient
     else:

@@ -46,7 +46,7 @@ class FunctionCtx:
 
 
 class _FunctionNode(Node):
-    __slots__ = ("function", "ctx", "saved", "outputs", "freed", "title", "positions")
+    __slots__ = ("function", "ctx", "saved", "outputs", "freed", "title", "positions", "inputs")
 
     def __init__(self, edges: tuple[Any, ...], function: type[Function], ctx: FunctionCtx) -> None:
         super().__init__(edges)
@@ -57,6 +57,7 @@ class _FunctionNode(Node):
         self.saved: tuple[Any, ...] = ()
         self.outputs: list[tuple[tuple[int, ...], Any, Any]] = []
         self.positions: tuple[int, ...] = ()
+        self.inputs: tuple[tuple[tuple[int, ...], Any, Any], ...] = ()  # shape, dtype and backend of each
 
     def owns_result(self) -> bool:
         return False
@@ -106,7 +107,29 @@ class _FunctionNode(Node):
         count = len(self.ctx.needs_input_grad)
         if len(result) > count and any(r is not None for r in result[count:]) or len(result) < count:
             raise RuntimeError(f"{self.title}.backward returned {len(result)} gradients for {count} inputs of forward")
-        return tuple(result[i] for i in self.positions)
+        return tuple(self._fitting(k, result[i]) for k, i in enumerate(self.positions))
+
+    def _fitting(self, k: int, g: Any) -> Any:
+        """``g`` as a gradient of tensor argument ``k``: in its dtype, and added up where it was broadcast. Raises
+        RuntimeError for what cannot be one."""
+        if g is None or self.edges[k] is None:
+            return None
+        shape, dtype, backend = self.inputs[k]
+        what = f"{self.title}.backward: the gradient of argument {self.positions[k]}"
+        if not isinstance(g, Variable):
+            raise RuntimeError(f"{what} must be a Tensor or None, not {type(g).__name__}")
+        tensor: Any = g
+        if tensor._backend is not backend:
+            where = f"{backend.name}:{backend.index}"
+            raise RuntimeError(f"{what} is on {tensor.device}, the argument on {where}; move it there with .to()")
+        if tuple(tensor._array.shape) != shape:
+            try:
+                tensor = tensor.sum_to_size(shape)
+            except RuntimeError:
+                raise RuntimeError(
+                    f"{what} has shape {tuple(tensor.shape)}, the argument {shape}; return one of the argument's shape"
+                ) from None
+        return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 class Function:
@@ -169,6 +192,7 @@ class Function:
         positions = tuple(i for i, _ in tensors)
         node = _FunctionNode(tuple(edges[i] for i in positions), cls, ctx)
         node.positions = positions
+        node.inputs = tuple((tuple(a._array.shape), a.dtype, a._backend) for _, a in tensors)
         by_id = {id(a): edges[i] for i, a in tensors}
         result_ids = {id(o) for o in outputs}
         node.saved = tuple(

@@ -11,6 +11,8 @@ _OTHER = {
     "cast": "ToCopy",
     "matmul": "Mm",
     "linear": "Addmm",
+    "matmul_scaled": "Mm",
+    "product_sum": "Addmm",
     "square": "Pow",
     "cube": "Pow",
     "clamp_min": "Clamp",
@@ -22,7 +24,6 @@ _OTHER = {
     "log1p": "Log1P",
     "euclidean_pairs": "Cdist",
     "median_of_all": "Median",
-    "accumulate": "AccumulateGrad",
 }
 _LINALG = frozenset(("det", "eigh", "svd", "qr", "slogdet", "lstsq"))
 # Over some dimensions they are another overload than over all.

@@ -253,9 +253,10 @@ class Backend(ABC):
 
     # -- linear algebra --------------------------------------------------------
     @abstractmethod
-    def matmul(self, a: Array, b: Array) -> Array:
+    def matmul(self, a: Array, b: Array, dtype: np.dtype | None = None) -> Array:
         """``[*batch, m, k] @ [*batch, k, n]``, same dtype, same batch shape (expanded
-        with stride 0 where it was broadcast). Half accumulates in float32. k may be 0."""
+        with stride 0 where it was broadcast). Half accumulates in float32, which ``dtype`` may ask
+        for as the result: not rounded, as more is to be added. k may be 0."""
 
     # -- indexing ----------------------------------------------------------------
     @abstractmethod
@@ -313,14 +314,22 @@ class Backend(ABC):
         shape, strides = layout.windows(array.shape, array.strides, kernel, stride, dilation)
         return self.as_strided(array, shape, strides, 0)
 
-    def convolve(self, x: Array, weight: Array, stride: Sequence[int], dilation: Sequence[int], groups: int) -> Array:
+    def convolve(
+        self,
+        x: Array,
+        weight: Array,
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        dtype: np.dtype | None = None,
+    ) -> Array:
         """Cross-correlation without padding: ``[n, c, *size]`` with
-        ``[o, c/groups, *kernel]`` gives ``[n, o, *out]``."""
+        ``[o, c/groups, *kernel]`` gives ``[n, o, *out]``. ``dtype`` as in :meth:`matmul`."""
         n, o = x.shape[0], weight.shape[0]
         columns, out = self._columns(x, weight.shape[2:], stride, dilation, groups)
         w = self._view(weight, (1, groups, o // groups, -1))
         w = self.as_strided(w, (n, *w.shape[1:]), (0, *w.strides[1:]), 0)
-        return self._view(self.matmul(w, columns), (n, o, *out))
+        return self._view(self.matmul(w, columns, dtype), (n, o, *out))
 
     def convolve_input_grad(
         self,
@@ -330,17 +339,21 @@ class Backend(ABC):
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
+        dtype: np.dtype | None = None,
     ) -> Array:
-        """Adjoint of :meth:`convolve` in ``x``: ``[n, o, *out]`` gives ``[n, c, *size]``."""
+        """Adjoint of :meth:`convolve` in ``x``: ``[n, o, *out]`` gives ``[n, c, *size]``. ``dtype`` as in
+        :meth:`matmul`."""
         n, o, *out = gradient.shape
         c, kernel = weight.shape[1] * groups, weight.shape[2:]
         w = self._view(weight, (1, groups, o // groups, -1))
         w = self.as_strided(w, (n, *w.shape[1:]), (0, *w.strides[1:]), 0)
         g = self._view(gradient, (n, groups, o // groups, -1))
-        columns = self._view(self.matmul(w.transpose((0, 1, 3, 2)), g), (n, c, *kernel, *out))
+        columns = self._view(self.matmul(w.transpose((0, 1, 3, 2)), g, _summing(g)), (n, c, *kernel, *out))
         s = len(kernel)
         order = (0, 1, *range(2 + s, 2 + 2 * s), *range(2, 2 + s))
-        return self.fold(columns.transpose(order), size, stride, dilation)
+        folded = self.fold(columns.transpose(order), size, stride, dilation)
+        dtype = dtype or gradient.dtype
+        return folded if folded.dtype == dtype else self.copy(folded, dtype)
 
     def convolve_weight_grad(
         self,
@@ -355,8 +368,8 @@ class Backend(ABC):
         n, o = gradient.shape[:2]
         columns, _ = self._columns(x, kernel, stride, dilation, groups)
         g = self._view(gradient, (n, groups, o // groups, -1))
-        partial = self.matmul(g, columns.transpose((0, 1, 3, 2)))
-        total = self.reduce("sum", partial, (0,), partial.dtype)
+        partial = self.matmul(g, columns.transpose((0, 1, 3, 2)), _summing(g))
+        total = self.reduce("sum", partial, (0,), x.dtype)
         return self._view(total, (o, x.shape[1] // groups, *kernel))
 
     def nonzero(self, array: Array) -> Array:
@@ -413,6 +426,11 @@ class Backend(ABC):
         depth = c // groups * int(np.prod(kernel, dtype=np.int64))
         columns = self.copy(view.transpose(order))
         return self._view(columns, (n, groups, depth, int(np.prod(out, dtype=np.int64)))), out
+
+
+def _summing(array: Array) -> np.dtype | None:
+    """In which dtype products of ``array`` are to be had that are added up further: None for its own."""
+    return None if array.dtype.itemsize > 2 else np.dtype(np.float32)
 
 
 class StridedArray:

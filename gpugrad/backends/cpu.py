@@ -1,4 +1,6 @@
-"""The ``cpu`` backend: NumPy. It is the specification the other backends are tested against."""
+"""The ``cpu`` backend: NumPy. It is the specification the other backends are tested against.
+
+Large calls of some methods go to kernels that the machine's C compiler builds (``cpu_kernels.py``)."""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from gpugrad.backends.base import Array, DeviceInfo, Elementwise, Scalar
 from gpugrad.backends.cpu_attention import AttentionOps
 from gpugrad.backends.cpu_blocks import LARGE, add_slices, flattened, map_blocks, reduce_blocks, row_blocks
 from gpugrad.backends.cpu_channels import ChannelOps
+from gpugrad.backends.cpu_kernels import KernelOps, kernels_from
 from gpugrad.backends.cpu_rows import check_index
 from gpugrad.backends.cpu_updates import UpdateOps
 from gpugrad.backends.cpu_windows import WindowOps
@@ -90,7 +93,7 @@ def _calm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return _quiet.run(function, *args, **kwargs)
 
 
-class CpuBackend(AttentionOps, ChannelOps, UpdateOps, WindowOps):
+class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
     """NumPy arrays as they are."""
 
     name = "cpu"
@@ -100,6 +103,7 @@ class CpuBackend(AttentionOps, ChannelOps, UpdateOps, WindowOps):
     def __init__(self) -> None:
         self._workers = Workers()
         self._pool = HostPool()
+        self.kernels_from = kernels_from()
 
     def info(self) -> DeviceInfo:
         try:
@@ -413,19 +417,18 @@ class CpuBackend(AttentionOps, ChannelOps, UpdateOps, WindowOps):
         return np.ascontiguousarray(np.take_along_axis(array, order, axis)), order
 
     # -- linear algebra --------------------------------------------------------
-    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        dtype = a.dtype
-        if dtype in _PLAIN:
+    def matmul(self, a: np.ndarray, b: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+        if a.dtype in _PLAIN:
             try:
                 value = _quiet.run(_matmul, a, b)
             except MemoryError:
                 return self._matmul_any(a, b)
             return self._pool.count(value) if value.nbytes >= COUNTED else value
-        return self._matmul_any(a, b)
+        return self._matmul_any(a, b, dtype)
 
-    def _matmul_any(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        dtype = a.dtype
-        if dtype in HALVES:
+    def _matmul_any(self, a: np.ndarray, b: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+        dtype = dtype or a.dtype
+        if a.dtype in HALVES:
             a, b = a.astype(np.float32), b.astype(np.float32)
         value = _calm(_matmul, a, b)
         return value if value.dtype == dtype else _calm(value.astype, dtype)

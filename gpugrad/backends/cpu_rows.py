@@ -155,13 +155,47 @@ class RowOps:
     def fused_layer_norm(
         self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
     ) -> tuple[np.ndarray, np.ndarray]:
+        return self._layer_norm(x, None, None, weight, bias, eps)
+
+    def fused_add_layer_norm(
+        self, x: np.ndarray, residual: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total = self._pool.empty(x.shape, x.dtype)
+        y, moments = self._layer_norm(x, residual, total, weight, bias, eps)
+        return y, total, moments
+
+    def _summed_block(
+        self, x: np.ndarray, residual: np.ndarray | None, total: np.ndarray | None, first: int, last: int
+    ) -> np.ndarray:
+        """Some rows of ``x`` in the work dtype, or of ``x + residual``, which are written to ``total`` and read back
+        as they were rounded."""
+        work = work_dtype(x.dtype)
+        part = self._loaded("x", x[first:last], work)
+        if residual is None or total is None:
+            return part
+        other, own = self._loaded("residual", residual[first:last], work), total[first:last]
+        if own.dtype == work:
+            return np.add(part, other, out=own)
+        np.copyto(own, np.add(part, other, out=part), "unsafe")
+        return self._loaded("x", own, work)
+
+    def _layer_norm(
+        self,
+        x: np.ndarray,
+        residual: np.ndarray | None,
+        total: np.ndarray | None,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        eps: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The norm of the rows of ``x``, or of ``x + residual`` as written to ``total``."""
         rows, n = x.shape
         work = work_dtype(x.dtype)
         y, moments = self._pool.empty(x.shape, x.dtype), np.empty((2, rows), work)
         weight, bias = in_work_dtype(weight, work), in_work_dtype(bias, work)
 
         def block(i: int, first: int, last: int) -> None:
-            part = self._loaded("x", x[first:last], work)
+            part = self._summed_block(x, residual, total, first, last)
             out = y[first:last] if x.dtype == work else self._temporary("out", part.shape, work)
             mean = row_sums(part)
             mean /= n
@@ -185,7 +219,31 @@ class RowOps:
         moments: np.ndarray,
         eps: float,
         needed: Sequence[bool],
-    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    ) -> tuple[np.ndarray | None, ...]:
+        return self._layer_norm_backward(gradient, None, x, weight, moments, eps, needed)
+
+    def fused_add_layer_norm_backward(
+        self,
+        gradient: np.ndarray,
+        beside: np.ndarray | None,
+        x: np.ndarray,
+        weight: np.ndarray | None,
+        moments: np.ndarray,
+        eps: float,
+        needed: Sequence[bool],
+    ) -> tuple[np.ndarray | None, ...]:
+        return self._layer_norm_backward(gradient, beside, x, weight, moments, eps, needed)
+
+    def _layer_norm_backward(
+        self,
+        gradient: np.ndarray,
+        beside: np.ndarray | None,
+        x: np.ndarray,
+        weight: np.ndarray | None,
+        moments: np.ndarray,
+        eps: float,
+        needed: Sequence[bool],
+    ) -> tuple[np.ndarray | None, ...]:
         rows, n = x.shape
         work = work_dtype(x.dtype)
         count = _cut(rows, n)[1]
@@ -216,6 +274,8 @@ class RowOps:
             np.add(normal, mean[:, None], out=normal)
             np.subtract(t, normal, out=out)
             np.multiply(out, scale[first:last, None], out=out)
+            if beside is not None:
+                np.add(out, self._loaded("beside", beside[first:last], work), out=out)
             if x.dtype != work:
                 np.copyto(dx[first:last], out, "unsafe")
 
@@ -225,13 +285,31 @@ class RowOps:
     # -- RMS norm ----------------------------------------------------------------------------------
 
     def fused_rms_norm(self, x: np.ndarray, weight: np.ndarray | None, eps: float) -> tuple[np.ndarray, np.ndarray]:
+        return self._rms_norm(x, None, None, weight, eps)
+
+    def fused_add_rms_norm(
+        self, x: np.ndarray, residual: np.ndarray, weight: np.ndarray | None, eps: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total = self._pool.empty(x.shape, x.dtype)
+        y, squares = self._rms_norm(x, residual, total, weight, eps)
+        return y, total, squares
+
+    def _rms_norm(
+        self,
+        x: np.ndarray,
+        residual: np.ndarray | None,
+        total: np.ndarray | None,
+        weight: np.ndarray | None,
+        eps: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`_layer_norm`."""
         rows, n = x.shape
         work = work_dtype(x.dtype)
         y, squares = self._pool.empty(x.shape, x.dtype), np.empty(rows, work)
         weight = in_work_dtype(weight, work)
 
         def block(i: int, first: int, last: int) -> None:
-            part = self._loaded("x", x[first:last], work)
+            part = self._summed_block(x, residual, total, first, last)
             out = y[first:last] if x.dtype == work else self._temporary("out", part.shape, work)
             mean = row_dots(part, part)
             mean /= n
@@ -252,7 +330,31 @@ class RowOps:
         squares: np.ndarray,
         eps: float,
         needed: Sequence[bool],
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+    ) -> tuple[np.ndarray | None, ...]:
+        return self._rms_norm_backward(gradient, None, x, weight, squares, eps, needed)
+
+    def fused_add_rms_norm_backward(
+        self,
+        gradient: np.ndarray,
+        beside: np.ndarray | None,
+        x: np.ndarray,
+        weight: np.ndarray | None,
+        squares: np.ndarray,
+        eps: float,
+        needed: Sequence[bool],
+    ) -> tuple[np.ndarray | None, ...]:
+        return self._rms_norm_backward(gradient, beside, x, weight, squares, eps, needed)
+
+    def _rms_norm_backward(
+        self,
+        gradient: np.ndarray,
+        beside: np.ndarray | None,
+        x: np.ndarray,
+        weight: np.ndarray | None,
+        squares: np.ndarray,
+        eps: float,
+        needed: Sequence[bool],
+    ) -> tuple[np.ndarray | None, ...]:
         rows, n = x.shape
         work = work_dtype(x.dtype)
         count = _cut(rows, n)[1]
@@ -275,6 +377,8 @@ class RowOps:
             np.multiply(normal, slope[:, None], out=normal)
             np.subtract(t, normal, out=out)
             np.multiply(out, scale[first:last, None], out=out)
+            if beside is not None:
+                np.add(out, self._loaded("beside", beside[first:last], work), out=out)
             if x.dtype != work:
                 np.copyto(dx[first:last], out, "unsafe")
 

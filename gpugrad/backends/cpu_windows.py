@@ -42,12 +42,18 @@ class WindowOps(Backend):
         return out.astype(windows.dtype, copy=False)
 
     def convolve(
-        self, x: np.ndarray, weight: np.ndarray, stride: Sequence[int], dilation: Sequence[int], groups: int
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        dtype: np.dtype | None = None,
     ) -> np.ndarray:
         out = layout.window_counts(x.shape[2:], weight.shape[2:], stride, dilation)
         if not x.size or not weight.size or 0 in out:
-            return super().convolve(x, weight, stride, dilation, groups)
-        dtype = x.dtype
+            return super().convolve(x, weight, stride, dilation, groups, dtype)
+        dtype = dtype or x.dtype
         x, weight = _dense(x), _dense(weight)
         result = self.empty((x.shape[0], weight.shape[0], *out), x.dtype)
         for inputs, outputs in _groups(x.shape[1], weight.shape[0], groups):
@@ -71,10 +77,11 @@ class WindowOps(Backend):
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
+        dtype: np.dtype | None = None,
     ) -> np.ndarray:
         if not gradient.size or not weight.size or 0 in size:
-            return super().convolve_input_grad(gradient, weight, size, stride, dilation, groups)
-        dtype = gradient.dtype
+            return super().convolve_input_grad(gradient, weight, size, stride, dilation, groups, dtype)
+        dtype = dtype or gradient.dtype
         gradient, weight = _dense(gradient), _dense(weight)
         channels = weight.shape[1] * groups
         result = self.empty((gradient.shape[0], channels, *size), gradient.dtype)
@@ -172,7 +179,8 @@ class WindowOps(Backend):
         area = int(np.prod(size, dtype=np.int64))
         work = _F32 if gradient.dtype in HALVES else gradient.dtype
         total = self.empty((planes, area), work)
-        where, source = index.reshape(planes, -1), gradient.reshape(planes, -1)
+        places = int(np.prod(gradient.shape[2:], dtype=np.int64))
+        where, source = index.reshape(planes, places), gradient.reshape(planes, places)
         apart = all(t > d * (k - 1) for k, t, d in zip(kernel, stride, dilation, strict=True))
         step, count = row_blocks((planes, area)) if planes * area else (0, 0)
 

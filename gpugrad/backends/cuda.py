@@ -290,25 +290,26 @@ class CudaBackend(KernelBackend):
         return np.frombuffer(data, dtype)
 
     # -- products ---------------------------------------------------------------
-    def matmul(self, a: StridedArray, b: StridedArray) -> StridedArray:
+    def matmul(self, a: StridedArray, b: StridedArray, dtype: np.dtype | None = None) -> StridedArray:
         """By cuBLAS, which thinks in columns: the product of the transposes, taken in the other order."""
         if self._blas is None or SHORT[a.dtype] not in self._blas[1] or 0 in a.shape or 0 in b.shape:
-            return super().matmul(a, b)
+            return super().matmul(a, b, dtype)
         *batch, m, k = a.shape
         n = b.shape[-1]
         left, right = _blas_layout(m, k, a), _blas_layout(k, n, b)
         if left is None:
-            return self.matmul(self.copy(a), b)
+            return self.matmul(self.copy(a), b, dtype)
         if right is None:
-            return self.matmul(a, self.copy(b))
-        result = self.empty((*batch, m, n), a.dtype)
+            return self.matmul(a, self.copy(b), dtype)
+        result = self.empty((*batch, m, n), dtype or a.dtype)
         size = a.itemsize
         shape, (a_steps, b_steps) = coalesce(batch, elements(a.strides[:-2], size), elements(b.strides[:-2], size))
         blas, types = self._blas
         name = SHORT[a.dtype]
         if name == "f32" and matmul.float32_precision != "highest":
             name = f"f32 {matmul.float32_precision}"
-        dtype, compute, one, zero = types[name]
+        given, compute, one, zero = types[name]
+        stored = types[SHORT[result.dtype]][0]
         self._use()
         handle = self._cuda.device.get_cublas_handle()
         a_pointer, b_pointer, target = a.buffer.ptr + a.offset, b.buffer.ptr + b.offset, result.buffer.ptr
@@ -318,9 +319,10 @@ class CudaBackend(KernelBackend):
             b_at = sum(i * s for i, s in zip(outer, b_steps, strict=False)) * size
             blas.gemmStridedBatchedEx(
                 handle, right[0], left[0], n, m, k, one.ctypes.data,
-                b_pointer + b_at, dtype, right[1], b_steps[-1],
-                a_pointer + a_at, dtype, left[1], a_steps[-1], zero.ctypes.data,
-                target + number * count * step * size, dtype, n, step, count, compute, blas.CUBLAS_GEMM_DEFAULT,
+                b_pointer + b_at, given, right[1], b_steps[-1],
+                a_pointer + a_at, given, left[1], a_steps[-1], zero.ctypes.data,
+                target + number * count * step * result.itemsize, stored, n, step, count, compute,
+                blas.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
         if self.sync:
             self._finish()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad.backends.base import StridedArray
-from gpugrad.backends.cpu_attention import Dropout, dropout_limit
+from gpugrad.backends.cpu_attention import Dropout, beside, dropout_limit
 from gpugrad.backends.kernel_core import KernelCore, Plan, scalar_packer
 from gpugrad.backends.kernel_rows import _work
 from gpugrad.backends.kernel_source import ATTENTION_KERNELS, SHORT, symbol, type_defines
@@ -216,16 +216,6 @@ class AttentionOps(KernelCore):
         return (plan.scale, pack(1 / (1 - p)), struct.pack("=I", dropout_limit(p)),
                 struct.pack("=Q", seed & mask), struct.pack("=Q", stream & mask))  # fmt: skip
 
-    def _beside(self, like: StridedArray, width: int, dtype: np.dtype) -> StridedArray:
-        """Uninitialised ``[batch, heads, n, width]`` with positions outside of heads in memory where they are in
-        ``like``: what turns heads into one long vector is then no copy."""
-        b, h, n, _ = like.shape
-        if h > 1 and like.strides[1] < like.strides[2]:
-            x = self.empty((b, n, h, width), dtype)
-            s = x.strides
-            return x.view((b, h, n, width), (s[0], s[2], s[1], s[3]), 0)
-        return self.empty((b, h, n, width), dtype)
-
     # -- the routines -----------------------------------------------------------------------
     def fused_attention(
         self,
@@ -237,7 +227,7 @@ class AttentionOps(KernelCore):
         scale: float,
         dropout: Dropout,
     ) -> tuple[StridedArray, StridedArray]:
-        out = self._beside(q, v.shape[3], q.dtype)
+        out = beside(self.empty, q, v.shape[3], q.dtype)
         logs = self.empty(q.shape[:3], _work(q.dtype))
         plan = self._attention_plan("forward", {"q": q, "k": k, "v": v, "out": out}, mask, causal, scale, dropout)
         extra = self._random_arguments(plan, dropout, scalar_packer(SHORT[q.dtype]))
@@ -268,13 +258,13 @@ class AttentionOps(KernelCore):
         self._launch(plan.kernel, plan.groups, gradient.buffer, out.buffer, delta.buffer, plan.params)
         inputs = [x.buffer for x in (q, k, v, q if mask is None else mask, gradient, logs, delta)]
         pack = scalar_packer(SHORT[q.dtype])
-        dk, dv = self._beside(k, k.shape[3], k.dtype), self._beside(v, v.shape[3], v.dtype)
+        dk, dv = beside(self.empty, k, k.shape[3], k.dtype), beside(self.empty, v, v.shape[3], v.dtype)
         dq: StridedArray | None = None
         if self.cpu_shapes:
             dq = self._attention_both(inputs, given, dk, dv, options, pack)
         else:
             if needed[0]:
-                dq = self._beside(q, q.shape[3], q.dtype)
+                dq = beside(self.empty, q, q.shape[3], q.dtype)
                 plan = self._attention_plan("queries", given | {"dq": dq}, *options)
                 self._launch(plan.kernel, plan.groups, *inputs, dq.buffer,
                              *self._random_arguments(plan, dropout, pack), plan.params)  # fmt: skip
@@ -300,7 +290,7 @@ class AttentionOps(KernelCore):
         chunks = max(1, min(-(-PARTS // (batch * groups)), tiles))
         chunk = -(-tiles // chunks) * KEYS
         chunks = -(-keys // chunk)
-        one = self._beside(q, padded, work)
+        one = beside(self.empty, q, padded, work)
         size = batch * heads * length * padded
         parts = self.empty((chunks, size), work) if chunks > 1 else one
         target = parts.view(one.shape, one.strides, 0)

@@ -36,26 +36,33 @@ class ConvolveOps(WindowOps):
     """Convolution and its two adjoints."""
 
     def convolve(
-        self, x: StridedArray, weight: StridedArray, stride: Sequence[int], dilation: Sequence[int], groups: int
+        self,
+        x: StridedArray,
+        weight: StridedArray,
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        dtype: np.dtype | None = None,
     ) -> StridedArray:
+        dtype = dtype or x.dtype
         counts = layout.window_counts(x.shape[2:], weight.shape[2:], stride, dilation)
         shape = (x.shape[0], weight.shape[0], *counts)
         way = self._way(x, weight.shape, shape, groups, stride)
         if way is None:
-            return super().convolve(x, weight, stride, dilation, groups)
+            return super().convolve(x, weight, stride, dilation, groups, dtype)
         if way == "empty":
-            return self.full(shape, 0, x.dtype)
+            return self.full(shape, 0, dtype)
         if x.itemsize == 2 and self.cpu_shapes:
             wide = self.convolve(self.copy(x, _F32), self.copy(weight, _F32), stride, dilation, groups)
-            return self.copy(wide, x.dtype)
+            return wide if wide.dtype == dtype else self.copy(wide, dtype)
         weight = self._dense(weight)
-        key = ("convolve", x.dtype.num, x.shape, x.strides, x.offset, weight.shape, weight.offset,
+        key = ("convolve", x.dtype.num, dtype.num, x.shape, x.strides, x.offset, weight.shape, weight.offset,
                tuple(stride), tuple(dilation), groups)  # fmt: skip
         plan = self._plans.get(key)
         if plan is None:
             make = self._direct_plan if way == "direct" else self._columns_plan
-            plan = make("forward", x, weight.offset, 0, weight.shape, shape, stride, dilation, groups)
-            self._remember(key, plan.result(shape, x.dtype))
+            plan = make("forward", x, weight.offset, 0, weight.shape, shape, stride, dilation, groups, dtype)
+            self._remember(key, plan.result(shape, dtype))
         result = self._result(plan)
         self._launch(plan.kernel, plan.groups, x.buffer, weight.buffer, result.buffer, plan.params)
         return result
@@ -68,21 +75,23 @@ class ConvolveOps(WindowOps):
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
+        dtype: np.dtype | None = None,
     ) -> StridedArray:
+        dtype = dtype or gradient.dtype
         o, inner, *kernel = weight.shape
         turned = (groups * inner, o // groups, *kernel)
         shape = (gradient.shape[0], groups * inner, *size)
         way = self._way(gradient, turned, shape, groups, (1,) * len(kernel))
         if way == "empty":
-            return self.full(shape, 0, gradient.dtype)
+            return self.full(shape, 0, dtype)
         if way is None and _is_pointwise(kernel, stride):
             w = self._view(weight, (groups, o // groups, inner)).transpose((0, 2, 1))
             g = self._view(gradient, (shape[0], groups, o // groups, prod(size)))
             w = w.view((shape[0], *w.shape), (0, *w.strides), 0)
-            return self._view(self.matmul(w, g), shape)
+            return self._view(self.matmul(w, g, dtype), shape)
         # Between the elements of the gradient of a strided convolution lie zeros: too many for a product.
         if way is None or (way == "columns" and any(t != 1 for t in stride)):
-            return super().convolve_input_grad(gradient, weight, size, stride, dilation, groups)
+            return super().convolve_input_grad(gradient, weight, size, stride, dilation, groups, dtype)
         w = self._view(weight, (groups, o // groups, inner, *kernel))
         s = len(kernel)
         w = w.transpose((0, 2, 1, *range(3, 3 + s)))[(slice(None),) * 3 + (slice(None, None, -1),) * s]
@@ -90,7 +99,7 @@ class ConvolveOps(WindowOps):
         around = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         padded = self._spread(gradient, [n + a for n, a in zip(size, around, strict=True)], around, stride)
         return self.convolve(padded, w.view(turned, layout.contiguous_strides(turned, w.itemsize), 0),
-                             (1,) * s, dilation, groups)  # fmt: skip
+                             (1,) * s, dilation, groups, dtype)  # fmt: skip
 
     def _spread(
         self, array: StridedArray, size: Sequence[int], start: Sequence[int], step: Sequence[int]
@@ -130,7 +139,7 @@ class ConvolveOps(WindowOps):
         if plan is None:
             make = self._direct_plan if way == "direct" else self._columns_plan
             plan = self._remember(key, make("weight", x, gradient.offset, gradient.size, (o, inner, *kernel),
-                                            gradient.shape, stride, dilation, groups))  # fmt: skip
+                                            gradient.shape, stride, dilation, groups, x.dtype))  # fmt: skip
         parts = self._result(plan)
         self._launch(plan.kernel, plan.groups, gradient.buffer, x.buffer, parts.buffer, plan.params)
         total = self.reduce("sum", parts, (0,), x.dtype)
@@ -152,8 +161,9 @@ class ConvolveOps(WindowOps):
         n, o = gradient.shape[:2]
         columns, _ = self._columns(x, kernel, stride, dilation, groups)
         g = self._view(gradient, (n, groups, o // groups, -1))
-        partial = self.matmul(columns, g.transpose((0, 1, 3, 2)))
-        total = self.reduce("sum", partial, (0,), partial.dtype)
+        # Half types are rounded once the images are added up.
+        partial = self.matmul(columns, g.transpose((0, 1, 3, 2)), _F32 if x.itemsize == 2 else None)
+        total = self.reduce("sum", partial, (0,), x.dtype)
         return self._view(total.transpose((0, 2, 1)), (o, x.shape[1] // groups, *kernel))
 
     def _columns(
@@ -224,6 +234,7 @@ class ConvolveOps(WindowOps):
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
+        dtype: np.dtype,
     ) -> Plan:
         o, inner, *kernel = weight
         n, counts, size = result[0], result[2:], x.itemsize
@@ -232,8 +243,8 @@ class ConvolveOps(WindowOps):
         index, code = self._indices(x, (start, weight), (start, result), (0, (n, *weight)))
         short = SHORT[x.dtype]
         name = symbol("direct", short)
-        defines = {"NAME": name, "X": short, "R": short if short == "f64" else "f32", "IDX": index, "GG_CONTRACT": 1,
-                   **type_defines(short)}  # fmt: skip
+        defines = {"NAME": name, "X": short, "O": SHORT[dtype], "R": short if short == "f64" else "f32", "IDX": index,
+                   "GG_CONTRACT": 1, **type_defines(short)}  # fmt: skip
         if self.cpu_shapes:
             defines |= self._vectors(short)
         if op == "forward":
@@ -260,6 +271,7 @@ class ConvolveOps(WindowOps):
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
+        dtype: np.dtype,
     ) -> Plan:
         o, inner, *kernel = weight
         n, counts, size = result[0], result[2:], x.itemsize
@@ -290,7 +302,7 @@ class ConvolveOps(WindowOps):
                    **vectors, **type_defines(short)}  # fmt: skip
         plan = Plan(None, items, struct.pack(f"={len(values)}{code}", *values))
         plan.kernel = self.kernel("convolve", defines, name, [name], 1)
-        return plan.result(shape, x.dtype)
+        return plan.result(shape, dtype)
 
 
 def _is_pointwise(kernel: Sequence[int], stride: Sequence[int]) -> bool:

@@ -42,8 +42,13 @@ class OrderedOps(KernelCore):
     # -- scans --------------------------------------------------------------------
     def scan(self, kind: str, array: StridedArray, axis: int, dtype: np.dtype) -> StridedArray:
         result = self.empty(array.shape, dtype)
-        if result.size == 0:
-            return result
+        if result.size:
+            self._scan(kind, array, axis, result)
+        return result
+
+    def _scan(self, kind: str, array: StridedArray, axis: int, result: StridedArray, paired: bool = False) -> None:
+        """``paired``: both hold sums in two words, the second right after the first (kernels/scan.c)."""
+        dtype = result.dtype
         wide = np.dtype(np.float32) if SHORT[dtype] in ("f16", "bf16") else dtype
         n = array.shape[axis]
         x_steps, out_steps = elements(array.strides, array.itemsize), elements(result.strides, result.itemsize)
@@ -56,22 +61,24 @@ class OrderedOps(KernelCore):
         values = [m, n, chunk, splits, x_steps[axis], out_steps[axis], array.offset // array.itemsize,
                   len(shape), *pad(shape, 1), *pad(steps[0]), *pad(steps[1])]  # fmt: skip
         params = struct.pack(f"={len(values)}{code}", *values)
-        name = symbol("scan", kind, SHORT[array.dtype])
+        compensated = kind == "sum" and wide.kind == "f"
+        name = symbol("scan", kind, *["pairs"] * paired, SHORT[array.dtype])
         join, start = reduction(kind, SHORT[wide])
         defines = {"NAME": name, "X": SHORT[array.dtype], "R": SHORT[dtype], "JOIN(a, b)": join, "START": start,
                    "IDX": index, **type_defines(SHORT[wide])}  # fmt: skip
-        if kind == "sum" and wide.kind == "f":
+        if compensated:
             defines["COMPENSATED"] = "1"
+        if paired:
+            defines["PAIRED"] = "1"
         names = [f"{name}_total", f"{name}_apply"]
         groups = self._groups(m * splits)
         carry = array
         if splits > 1:
-            totals = self.empty((m, splits), wide)
+            totals, carry = (self.empty((m, splits, 1 + compensated), wide) for _ in range(2))
             self._launch(self.kernel("scan", defines, names[0], names), groups, array.buffer, totals.buffer, params)
-            carry = self.scan(kind, totals, 1, wide)
+            self._scan(kind, totals[:, :, 0], 1, carry[:, :, 0], compensated)
         self._launch(self.kernel("scan", defines, names[1], names), groups,
                      array.buffer, carry.buffer, result.buffer, params)  # fmt: skip
-        return result
 
     # -- order ----------------------------------------------------------------------
     def arg_reduce(self, kind: str, array: StridedArray, axis: int) -> StridedArray:

@@ -54,9 +54,9 @@ _BUSY = 96  # groups that keep a GPU busy
 
 class ProductPlan(Plan):
     """A plan that may first rearrange the right operand (``rearrange``), be done in a wider dtype (``widen``), take
-    its operands in the other order (``swapped``), or leave ``parts`` of the sum to be added up."""
+    its operands in the other order (``swapped``), or leave ``parts`` of the sum to be added up, in ``stored``."""
 
-    __slots__ = ("rearrange", "widen", "swapped", "parts")
+    __slots__ = ("rearrange", "widen", "swapped", "parts", "stored")
 
     def __init__(self, kernel: Any, groups: int, params: bytes) -> None:
         super().__init__(kernel, groups, params)
@@ -64,6 +64,7 @@ class ProductPlan(Plan):
         self.widen: np.dtype | None = None
         self.swapped = False
         self.parts = 1
+        self.stored = _F32
 
 
 class ProductOps(KernelCore):
@@ -76,18 +77,20 @@ class ProductOps(KernelCore):
                     "cpu" if self.cpu_shapes else "gpu")  # fmt: skip
         return Tuner(identity, ("matmul.c", "panel.h", "block.c"))
 
-    def matmul(self, a: StridedArray, b: StridedArray) -> StridedArray:
-        key = ("matmul", a.dtype.num, a.shape, a.strides, a.offset, b.shape, b.strides, b.offset)
+    def matmul(self, a: StridedArray, b: StridedArray, dtype: np.dtype | None = None) -> StridedArray:
+        stored = dtype or a.dtype
+        key = ("matmul", a.dtype.num, stored.num, a.shape, a.strides, a.offset, b.shape, b.strides, b.offset)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._remember(key, product_plan(self, a, b))
+            plan = self._remember(key, product_plan(self, a, b, stored))
         if not plan.groups:
             result = self._result(plan)
             if result.size:
                 self.fill(result, 0)
             return result
         if plan.widen is not None:
-            return self.copy(self.matmul(self.copy(a, plan.widen), self.copy(b, plan.widen)), a.dtype)
+            result = self.matmul(self.copy(a, plan.widen), self.copy(b, plan.widen))
+            return result if result.dtype == stored else self.copy(result, stored)
         return self._multiply(plan, a, b)
 
     def _multiply(self, plan: ProductPlan, a: StridedArray, b: StridedArray) -> StridedArray:
@@ -97,7 +100,7 @@ class ProductOps(KernelCore):
             self._launch(plan.rearrange.kernel, plan.rearrange.groups, b.buffer, right, plan.rearrange.params)
         result = self._result(plan)
         self._launch(plan.kernel, plan.groups, left, right, result.buffer, plan.params)
-        return result if plan.parts == 1 else self.reduce("sum", result, (0,), a.dtype)
+        return result if plan.parts == 1 else self.reduce("sum", result, (0,), plan.stored)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class _Product:
     device: ProductOps
     a: StridedArray
     b: StridedArray
+    stored: np.dtype  # of the result
     dims: list[int]
     a_batch: list[int]
     b_batch: list[int]
@@ -138,7 +142,8 @@ class _Product:
 
     def defines(self, name: str) -> dict[str, Any]:
         short = SHORT[self.a.dtype]
-        return {"NAME": name, "X": short, "IDX": self.index, "GG_CONTRACT": 1, **type_defines(short)}
+        return {"NAME": name, "X": short, "R": SHORT[self.stored], "IDX": self.index, "GG_CONTRACT": 1,
+                **type_defines(short)}  # fmt: skip
 
     def vectors(self) -> dict[str, Any]:
         size = self.a.itemsize
@@ -150,20 +155,21 @@ class _Product:
         return self.shaped(plan)
 
     def shaped(self, plan: ProductPlan) -> ProductPlan:
-        plan.result((*self.a.shape[:-1], self.b.shape[-1]), self.a.dtype)
+        plan.result((*self.a.shape[:-1], self.b.shape[-1]), self.stored)
         return plan
 
 
 Ways = dict[str, Callable[[], ProductPlan]]
 
 
-def product_plan(device: ProductOps, a: StridedArray, b: StridedArray) -> ProductPlan:
-    """The plan of ``a @ b``. Without groups there is nothing to launch and the result is zero or empty."""
+def product_plan(device: ProductOps, a: StridedArray, b: StridedArray, stored: np.dtype) -> ProductPlan:
+    """The plan of ``a @ b``, stored as ``stored``. Without groups there is nothing to launch and the result is zero or
+    empty."""
     *batch, m, k = a.shape
     n = b.shape[-1]
     shape = (*batch, m, n)
     plan = ProductPlan(None, 0, b"")
-    plan.result(shape, a.dtype)
+    plan.result(shape, stored)
     if not k or not prod(shape):
         return plan
     size = a.itemsize
@@ -180,8 +186,8 @@ def product_plan(device: ProductOps, a: StridedArray, b: StridedArray) -> Produc
         )
     parts, share = (1, k) if device.cpu_shapes else _shares(prod(dims), m, n, k)
     index, code = device._index_type([(a.shape, a.strides, a.offset, size), (b.shape, b.strides, b.offset, size),
-                                      ((parts, *shape), (0, *plan.strides), 0, size)])  # fmt: skip
-    given = _Product(device, a, b, dims, a_batch, b_batch, parts, share, index, code)
+                                      ((parts, *shape), (0, *plan.strides), 0, stored.itemsize)])  # fmt: skip
+    given = _Product(device, a, b, stored, dims, a_batch, b_batch, parts, share, index, code)
     ways = _cpu_ways(given) if device.cpu_shapes and floating else _gpu_ways(given)
     return _choose(given, ways)
 
@@ -368,7 +374,7 @@ def _block_plan(given: _Product, block: Block) -> ProductPlan:
     device, a, batches = given.device, given.a, prod(given.dims)
     m, k, n = given.sizes
     short = SHORT[a.dtype]
-    stored = "f32" if given.parts > 1 and a.itemsize == 2 and kind(short) == "f" else short
+    stored = "f32" if given.parts > 1 and a.itemsize == 2 and kind(short) == "f" else SHORT[given.stored]
     tiles_m, tiles_n = -(-m // block.m), -(-n // block.n)
     values = [m, n, k, tiles_m, tiles_n, given.share, batches, *given.offsets, *given.a_steps, *given.b_steps,
               *given.batch]  # fmt: skip
@@ -387,7 +393,7 @@ def _block_plan(given: _Product, block: Block) -> ProductPlan:
     kernel = device.kernel("block", defines, name, [name], block.items)
     plan = given.plan(values, given.parts * batches * tiles_m * tiles_n, kernel)
     if given.parts > 1:
-        plan.parts = given.parts
+        plan.parts, plan.stored = given.parts, given.stored
         plan.result((given.parts, *plan.shape), _F32 if stored == "f32" else a.dtype)
     return plan
 

@@ -18,6 +18,7 @@ from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
 from gpugrad.errors import OutOfRangeError
 
 _F32 = np.dtype(np.float32)
+_PARTS = 2  # vectors of a row that are taken at a time, of kernels/rows.h
 _WIDE = 16  # bytes that an item of a GPU reads at once
 #: into how many blocks the rows of a norm are cut for the gradients of weight and bias: enough for all units of a
 #: device, and few enough that adding up the blocks' sums costs little
@@ -32,11 +33,15 @@ def _work(dtype: np.dtype) -> np.dtype:
 class RowOps(KernelCore):
     """Routines of the kernel backends for contiguous rows."""
 
+    #: whether rows are taken by vectors, as values of the language: what gcc does not make of loops over lanes by
+    #: itself (softmax and layer norm of 4096x1024, forward and backward, on one thread: a quarter of the time)
+    row_vectors = False
+
     # -- how rows are shared out ------------------------------------------------------
     def _row_launch(self, n: int, itemsize: int, *offsets: int) -> tuple[int, int]:
         """(elements of a row that are taken many at a time, items of a group); ``offsets`` are in bytes."""
         if self.cpu_shapes:
-            lanes = self.shape["LANES"]
+            lanes = self._row_width(itemsize)
             return n // lanes * lanes, 4
         wide = _WIDE // itemsize
         aligned = n % wide == 0 and not any(o % _WIDE for o in offsets)
@@ -45,11 +50,21 @@ class RowOps(KernelCore):
             items *= 2
         return n if aligned else 0, items
 
+    def _row_width(self, itemsize: int) -> int:
+        """Elements of a row that an item of a CPU-type device takes at a time."""
+        return self.shape["LANES"] if not self.row_vectors else _PARTS * self.vector_bytes // max(itemsize, 4)
+
     def _row_kernel(self, family: str, op: str, dtype: np.dtype, which: str, local: int, index: str) -> Any:
         short = SHORT[dtype]
         name = symbol(op, short)
         defines = {"NAME": name, "X": short, "X_BYTES": dtype.itemsize, "IDX": index, **_DEFINES.get(op, {}),
                    **type_defines(short)}  # fmt: skip
+        if self.row_vectors:
+            size = _work(dtype).itemsize
+            width = self.vector_bytes // size
+            defines |= {"VW": width, "V": f"{'float' if size == 4 else 'double'}{width}"}
+            if family != "norm":  # where a difference of equals is to be 0
+                defines["GG_CONTRACT"] = 1  # exp has a dozen products that are added to
         return self.kernel(family, defines, f"{name}_{which}", [f"{name}_{v}" for v in _KERNELS[family]], local)
 
     def _row_groups(self, rows: int, local: int) -> int:
@@ -107,24 +122,42 @@ class RowOps(KernelCore):
     def fused_layer_norm(
         self, x: StridedArray, weight: StridedArray | None, bias: StridedArray | None, eps: float
     ) -> tuple[StridedArray, StridedArray]:
-        return self._norm("layer_norm", x, weight, bias, eps, (2, x.shape[0]))
+        y, _, moments = self._norm("layer_norm", x, None, weight, bias, eps)
+        return y, moments
 
     def fused_rms_norm(
         self, x: StridedArray, weight: StridedArray | None, eps: float
     ) -> tuple[StridedArray, StridedArray]:
-        return self._norm("rms_norm", x, weight, None, eps, (x.shape[0],))
+        y, _, squares = self._norm("rms_norm", x, None, weight, None, eps)
+        return y, squares
+
+    def fused_add_layer_norm(
+        self,
+        x: StridedArray,
+        residual: StridedArray,
+        weight: StridedArray | None,
+        bias: StridedArray | None,
+        eps: float,
+    ) -> tuple[StridedArray, StridedArray, StridedArray]:
+        return self._norm("layer_norm", x, residual, weight, bias, eps)
+
+    def fused_add_rms_norm(
+        self, x: StridedArray, residual: StridedArray, weight: StridedArray | None, eps: float
+    ) -> tuple[StridedArray, StridedArray, StridedArray]:
+        return self._norm("rms_norm", x, residual, weight, None, eps)
 
     def _norm(
         self,
         op: str,
         x: StridedArray,
+        residual: StridedArray | None,
         weight: StridedArray | None,
         bias: StridedArray | None,
         eps: float,
-        moments: tuple[int, ...],
-    ) -> tuple[StridedArray, StridedArray]:
-        given = [x, *[x if v is None else v for v in (weight, bias)]]
-        has = (weight is not None) + 2 * (bias is not None)
+    ) -> tuple[StridedArray, StridedArray, StridedArray]:
+        """The norm of x, or of x + residual; that sum (without a residual the norm once more); the moments."""
+        given = [x, *[x if v is None else v for v in (weight, bias, residual)]]
+        has = sum(1 << i for i, v in enumerate((weight, bias, residual)) if v is not None)
         key = (op, has, x.dtype.num, x.shape, *[a.offset for a in given])
         plan = self._plans.get(key)
         if plan is None:
@@ -132,15 +165,17 @@ class RowOps(KernelCore):
             whole, local = self._row_launch(n, x.itemsize, *[a.offset for a in given])
             index, code = self._index_type([(a.shape, a.strides, a.offset, a.itemsize) for a in given])
             starts = [a.offset // x.itemsize for a in given]
-            params = struct.pack(f"=10{code}", rows, n, whole, 1, rows, has, starts[0], 0, *starts[1:])
+            params = struct.pack(f"=11{code}", rows, n, whole, 1, rows, has, starts[0], 0, *starts[1:])
             plan = Plan(None, self._row_groups(rows, local), params).result(x.shape, x.dtype)
             plan.kernel = self._row_kernel("norm", op, x.dtype, "forward", local, index)
             plan.pack = scalar_packer(SHORT[x.dtype])
             self._remember(key, plan)
-        result, kept = self._result(plan), self.empty(moments, _work(x.dtype))
-        self._launch(plan.kernel, plan.groups, *[a.buffer for a in given], result.buffer, kept.buffer,
+        result = self._result(plan)
+        total = result if residual is None else self._result(plan)
+        kept = self.empty((2, x.shape[0]) if op == "layer_norm" else (x.shape[0],), _work(x.dtype))
+        self._launch(plan.kernel, plan.groups, *[a.buffer for a in given], total.buffer, result.buffer, kept.buffer,
                      plan.pack(eps), plan.params)  # fmt: skip
-        return result, kept
+        return result, total, kept
 
     def fused_layer_norm_backward(
         self,
@@ -151,7 +186,7 @@ class RowOps(KernelCore):
         eps: float,
         needed: Sequence[bool],
     ) -> tuple[StridedArray | None, ...]:
-        return self._norm_backward("layer_norm", gradient, x, weight, moments, eps, needed)
+        return self._norm_backward("layer_norm", gradient, None, x, weight, moments, eps, needed)
 
     def fused_rms_norm_backward(
         self,
@@ -162,12 +197,19 @@ class RowOps(KernelCore):
         eps: float,
         needed: Sequence[bool],
     ) -> tuple[StridedArray | None, ...]:
-        return self._norm_backward("rms_norm", gradient, x, weight, squares, eps, needed)
+        return self._norm_backward("rms_norm", gradient, None, x, weight, squares, eps, needed)
+
+    def fused_add_layer_norm_backward(self, *args: Any) -> tuple[StridedArray | None, ...]:
+        return self._norm_backward("layer_norm", *args)
+
+    def fused_add_rms_norm_backward(self, *args: Any) -> tuple[StridedArray | None, ...]:
+        return self._norm_backward("rms_norm", *args)
 
     def _norm_backward(
         self,
         op: str,
         gradient: StridedArray,
+        beside: StridedArray | None,
         x: StridedArray,
         weight: StridedArray | None,
         moments: StridedArray,
@@ -175,12 +217,14 @@ class RowOps(KernelCore):
         needed: Sequence[bool],
     ) -> tuple[StridedArray | None, ...]:
         moments = moments if not moments.offset and moments.is_contiguous else self.copy(moments)
-        given = [gradient, x, x if weight is None else weight]
+        given = [gradient, x, *[x if v is None else v for v in (weight, beside)]]
         needed = tuple(map(bool, needed))
-        key = (op, needed, weight is None, x.dtype.num, x.shape, *[a.offset for a in given])
+        has = (weight is not None) + sum(2 << i for i, wanted in enumerate(needed) if wanted)
+        has += 16 * (beside is not None)
+        key = (op, "backward", has, x.dtype.num, x.shape, *[a.offset for a in given])
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._remember(key, self._norm_backward_plan(op, given, weight is not None, needed))
+            plan = self._remember(key, self._norm_backward_plan(op, given, has, needed))
         work = _work(x.dtype)
         dx = self._result(plan)
         sums = self.empty((plan.blocks, len(needed) - 1, x.shape[1]) if any(needed[1:]) else (1,), work)
@@ -190,7 +234,7 @@ class RowOps(KernelCore):
         return dx if needed[0] else None, *vectors
 
     def _norm_backward_plan(
-        self, op: str, given: Sequence[StridedArray], weighted: bool, needed: tuple[bool, ...]
+        self, op: str, given: Sequence[StridedArray], has: int, needed: tuple[bool, ...]
     ) -> _NormPlan:
         x = given[1]
         rows, n = x.shape
@@ -201,9 +245,8 @@ class RowOps(KernelCore):
         if self.cpu_shapes:
             local = 1
         index, code = self._index_type([(a.shape, a.strides, a.offset, a.itemsize) for a in given])
-        has = weighted + sum(2 << i for i, wanted in enumerate(needed) if wanted)
-        g, start, w = (a.offset // x.itemsize for a in given)
-        params = struct.pack(f"=10{code}", rows, n, whole, block, blocks, has, start, g, w, 0)
+        g, start, w, beside = (a.offset // x.itemsize for a in given)
+        params = struct.pack(f"=11{code}", rows, n, whole, block, blocks, has, start, g, w, 0, beside)
         plan = _NormPlan(None, self._row_groups(blocks, local), params)
         plan.result(x.shape if needed[0] else (1,), x.dtype)
         plan.blocks = blocks

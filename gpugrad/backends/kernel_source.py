@@ -115,7 +115,7 @@ def text(name: str) -> str:
 
 
 #: what a family's text stands on besides the dialect, types.h and math.h
-_ROWS = ("vector_math.h", "rows.h")
+_ROWS = ("lanes.h", "vector_math.h", "rows.h")
 _HEADERS: dict[str, tuple[str, ...]] = {
     "matmul": ("lanes.h", "panel.h"),
     "convolve": ("lanes.h", "panel.h"),
@@ -125,7 +125,9 @@ _HEADERS: dict[str, tuple[str, ...]] = {
     "softmax": _ROWS,
     "norm": _ROWS,
     "cross_entropy": _ROWS,
-    "attention": ("lanes.h", "panel.h", "philox.h", "vector_math.h"),
+    "tensors": _ROWS,
+    "attention": ("lanes.h", "panel.h", "philox.h", "vector_math.h", "attention.h"),
+    "attention_mma": ("attention.h",),
 }
 
 
@@ -189,9 +191,11 @@ def gpu_twin(specialization: Specialization) -> Specialization | None:
     if specialization.family == "map":
         defines = tuple((k, v) for k, v in specialization.defines if k not in ("FUNCTION", "V"))
         return Specialization("map", defines, specialization.kernels)
-    if specialization.family not in ("matmul", "matvec", "direct", "attention"):
-        return specialization
-    if "VW" not in dict(specialization.defines):
+    given = dict(specialization.defines)
+    if specialization.family in ("softmax", "norm", "cross_entropy", "optimizer") and {"VW", "MANY"} & set(given):
+        defines = tuple((k, v) for k, v in specialization.defines if k not in ("VW", "V", "GG_CONTRACT", "MANY"))
+        return Specialization(specialization.family, defines, specialization.kernels)
+    if specialization.family not in ("matmul", "matvec", "direct", "attention") or "VW" not in given:
         return specialization
     defines = tuple((k, v) for k, v in specialization.defines if k not in ("VW", "V", "PACK_ROWS"))
     if specialization.family == "attention":

@@ -21,6 +21,9 @@ _WIDE = 16  # bytes of an array that an item of a GPU reads at once
 class UpdateOps(KernelCore):
     """What the kernel backends offer for optimizers; ``gpugrad/ops/updates.py`` says what each takes and returns."""
 
+    #: elements of an item on the host, where its loop is as the compiler likes it; None elsewhere
+    update_run: int | None = None
+
     def fused_update(self, update: Update, columns: Sequence[Sequence[StridedArray]], numbers: Sequence[Any]) -> None:
         dtype = columns[0][0].dtype
         there = tuple([k for k, x in enumerate(numbers) if isinstance(x, StridedArray)])
@@ -60,13 +63,15 @@ class UpdateOps(KernelCore):
         short = SHORT[first.dtype]
         index, code = self._index_type([((first.size,), (size,), a.offset, size) for a in arrays])
         wide = not self.cpu_shapes and all(a.offset % _WIDE == 0 for a in arrays)
-        items = -(-first.size // (_WIDE // size if wide else self.shape["RUN"]))
+        items = -(-first.size // (self.update_run or (_WIDE // size if wide else self.shape["RUN"])))
         params = struct.pack(f"={1 + len(arrays)}{code}", first.size, *[a.offset // size for a in arrays])
         plan = Plan(None, self._groups(items), params)
         if plan.groups:
             name = symbol("update", update.name + "".join(f"_{k}" for k in there), short)
             names = [f"{name}_dense"] if self.cpu_shapes else [f"{name}_dense", f"{name}_wide"]
-            defines = {"NAME": name, "IDX": index, **_defines(update, there), **type_defines(short)}
+            defines: dict[str, Any] = {"NAME": name, "IDX": index, **_defines(update, there), **type_defines(short)}
+            if self.update_run is not None:
+                defines["MANY"] = self.update_run
             plan.kernel = self.kernel("optimizer", defines, names[-1] if wide else names[0], names)
         return plan
 

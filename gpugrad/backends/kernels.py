@@ -34,8 +34,8 @@ from gpugrad.backends.kernel_core import (
     scalar_packer,
 )
 from gpugrad.backends.kernel_product import ProductOps
-from gpugrad.backends.kernel_rows import RowOps
 from gpugrad.backends.kernel_source import SHORT, symbol, type_defines
+from gpugrad.backends.kernel_tensors import TensorsOps
 from gpugrad.backends.kernel_updates import UpdateOps
 
 _BOOL = np.dtype(bool)
@@ -47,7 +47,7 @@ _VECTOR_MATH_OF = {"f32": _VECTOR_MATH, "f64": _VECTOR_MATH | {"expm1", "log", "
 """What is called on vectors; kernels/vector_math.h has the others for f32."""
 
 
-class KernelBackend(AttentionOps, RowOps, UpdateOps, ProductOps, ConvolveOps):
+class KernelBackend(AttentionOps, TensorsOps, UpdateOps, ProductOps, ConvolveOps):
     """The contract's methods, as kernels."""
 
     # -- elementwise ------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Switches(ModuleType):
     @contextmanager
     def flags(self, **values: Any) -> Iterator[None]:
         """The switches given have these values inside the context."""
-        before = {n: self.__dict__.get(n) for n in values}
+        before = dict(self.__dict__)  # all: to set one may change another
         for n, v in values.items():
             setattr(self, n, v)
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpugrad import dtypes, live
+from gpugrad.autograd import anomaly
 from gpugrad.autograd.modes import mode
 from gpugrad.compiler.attempt import Attempt, Trace
 from gpugrad.compiler.fusing import Group
@@ -46,7 +47,7 @@ class Compiled:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.disable or live.recorder is not None:
+        if self.disable or live.recorder is not None or anomaly.state.remembering:  # programs name no lines
             return self.function(*args, **kwargs)
         leaves: list[Any] = []
         shape = flatten((args, kwargs) if kwargs else args, leaves)

@@ -27,14 +27,16 @@ from typing import Any
 import numpy as np
 
 from gpugrad import layout
+from gpugrad.backends import host_build
 from gpugrad.backends.cpu import _quiet
-from gpugrad.compiler import blocks, host_build, host_product
-from gpugrad.compiler.host_kernels import HostKernels, takes
+from gpugrad.compiler import blocks, host_product
 from gpugrad.compiler.host_places import RANGES, Places, is_product
 from gpugrad.compiler.lowering import Action, Lowering
 from gpugrad.compiler.program import Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
 from gpugrad.compiler.serial_text import Kernel
 
+_CONVOLUTIONS = {"convolve": 1, "convolve_input_grad": 1, "convolve_weight_grad": 2}  # which argument knows the kernel
+_POOLS = ("max_pool", "max_pool_grad")
 _BY_BLAS = ("matmul", "convolve", "convolve_input_grad", "convolve_weight_grad", "factorize")
 #: elements up to which a segment keeps the interpreter lock: letting go of it and taking it again costs more
 QUICK = 1 << 14
@@ -259,7 +261,7 @@ class _Writer(Places):
         arguments = [self._expression(x) for x in step.args]
         arguments += [f"{k}={self._expression(x)}" for k, x in step.kwargs.items()]
         if takes(step) and not step.kwargs:
-            self.names[f"host_{step.method}"] = _kernels(self.backend).call(step.method)
+            self.names[f"host_{step.method}"] = self.backend.host_kernels().call(step.method)
             call = f"host_{step.method}({', '.join(arguments)})"
         else:
             call = f"backend.{step.method}({', '.join(arguments)})"
@@ -351,7 +353,8 @@ class _Writer(Places):
         lines = ["def run(arguments, numbers):", "    with lock:"]
         if numbers:
             lines.append(f"        N[:] = numbers[:{numbers}]")
-        own = self.own_products and any(line.startswith("product(") for line in self.python)
+        # Products that are not shared out too: BLAS wakes its threads from 2**18 multiply-adds on.
+        own = self.own_products and any(line.startswith(("product(", "quiet.run(matmul")) for line in self.python)
         if own:
             lines += ["        workers.pause_blas()", "        try:"]
         lines += [f"        {'    ' * own}{line}" for line in self.python]
@@ -384,9 +387,16 @@ _CONTRACT = """
 """
 
 
-@functools.cache
-def _kernels(backend: Any) -> HostKernels:
-    return HostKernels(backend)
+def takes(step: Call) -> bool:
+    """Whether a call is one for kernels. Convolution with a kernel of one element is a bare product."""
+    if step.method in _POOLS:
+        return True
+    at = _CONVOLUTIONS.get(step.method)
+    if at is None:
+        return False
+    given = step.args[at]
+    kernel = given.shape[2:] if isinstance(given, View) else given
+    return any(k > 1 for k in kernel)
 
 
 def _bound(name: str, library: Any, table: Any, values: Any) -> Callable[..., None]:

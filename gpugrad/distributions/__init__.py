@@ -7,6 +7,7 @@ import sys
 
 from gpugrad.absent import missing
 from gpugrad.distributions import constraint_registry, constraints, homes, transforms
+from gpugrad.distributions import utils as utils
 from gpugrad.distributions.bounded import (
     ContinuousBernoulli,
     GeneralizedPareto,

@@ -85,6 +85,9 @@ class MixtureSameFamily(Distribution):
     ) -> None:
         if not isinstance(mixture_distribution, Categorical):
             raise ValueError("MixtureSameFamily: the mixture distribution must be a Categorical")
+        if not isinstance(component_distribution, Distribution):
+            got = type(component_distribution).__name__
+            raise ValueError(f"MixtureSameFamily: the components must be a Distribution, not {got}")
         members = component_distribution.batch_shape[-1] if component_distribution.batch_shape else None
         if members != mixture_distribution.logits.shape[-1]:
             raise ValueError(

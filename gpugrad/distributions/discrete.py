@@ -323,6 +323,11 @@ class OneHotCategorical(Distribution):
         return self._categorical.logits
 
     @property
+    def param_shape(self) -> Any:
+        """Shape of ``probs`` and ``logits``."""
+        return self._categorical.param_shape
+
+    @property
     def mean(self) -> Any:
         return self.probs
 
@@ -388,6 +393,11 @@ class Multinomial(Distribution):
     def logits(self) -> Any:
         """Their logarithms."""
         return self._categorical.logits
+
+    @property
+    def param_shape(self) -> Any:
+        """Shape of ``probs`` and ``logits``."""
+        return self._categorical.param_shape
 
     @property
     def support(self) -> Any:

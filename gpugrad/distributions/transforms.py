@@ -72,6 +72,24 @@ class Transform:
 _FOLLOWS = frozenset(("_cache_size", "domain", "codomain", "bijective"))
 
 
+def _dims(t: Transform) -> tuple[int, int]:
+    """How many dimensions an event has before ``t`` and after it: others where a transform changes their number."""
+    before, after = t.domain.event_dim, t.codomain.event_dim
+    return (before, after) if max(before, after) >= t.event_dim else (t.event_dim, t.event_dim)
+
+
+def _span(transforms: Sequence[Transform]) -> tuple[int, int]:
+    """The same for one transform after the other."""
+    taken = given = 0
+    for t in reversed(transforms):
+        before, after = _dims(t)
+        taken = max(taken + before - after, before)
+    for t in transforms:
+        before, after = _dims(t)
+        given = max(given + after - before, after)
+    return taken, given
+
+
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, gg.Tensor) or isinstance(b, gg.Tensor):
         same = a == b
@@ -102,6 +120,12 @@ class _Inverse(Transform):
 
     def log_abs_det_jacobian(self, x: Any, y: Any) -> Any:
         return -self._base.log_abs_det_jacobian(y, x)
+
+    def forward_shape(self, shape: Any) -> Any:
+        return self._base.inverse_shape(shape)
+
+    def inverse_shape(self, shape: Any) -> Any:
+        return self._base.forward_shape(shape)
 
     def __repr__(self) -> str:
         return f"{self._base!r}.inv"
@@ -294,6 +318,18 @@ class ReshapeTransform(Transform):
     def _batch(self, x: Any, event: Any) -> tuple[int, ...]:
         return tuple(x.shape[: x.dim() - len(event)])
 
+    def forward_shape(self, shape: Any) -> Any:
+        return self._with_event(shape, self.in_shape, self.out_shape)
+
+    def inverse_shape(self, shape: Any) -> Any:
+        return self._with_event(shape, self.out_shape, self.in_shape)
+
+    def _with_event(self, shape: Any, before: Any, after: Any) -> Any:
+        batch = len(shape) - len(before)
+        if batch < 0 or tuple(shape[batch:]) != before:
+            raise ValueError(f"ReshapeTransform: expected a shape that ends in {tuple(before)}, got {tuple(shape)}")
+        return gg.Size((*shape[:batch], *after))
+
     def __call__(self, x: Any) -> Any:
         return x.reshape(self._batch(x, self.in_shape) + self.out_shape)
 
@@ -311,9 +347,9 @@ class ComposeTransform(Transform):
         super().__init__(cache_size)
         self.parts = list(parts)
         self.bijective = all(p.bijective for p in self.parts)
-        self.event_dim = max((p.event_dim for p in self.parts), default=0)
-        self.domain = self.parts[0].domain if self.parts else c.real
-        self.codomain = self.parts[-1].codomain if self.parts else c.real
+        self.event_dim, given = _span(self.parts)
+        self.domain = _with_dims(self.parts[0].domain if self.parts else c.real, self.event_dim)
+        self.codomain = _with_dims(self.parts[-1].codomain if self.parts else c.real, given)
 
     @property
     def sign(self) -> Any:
@@ -334,15 +370,23 @@ class ComposeTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Any, y: Any) -> Any:
         total: Any = 0.0
+        event_dim = self.event_dim
         for p in self.parts:
             y = p(x)
-            total = total + sum_last(p.log_abs_det_jacobian(x, y), self.event_dim - p.event_dim)
+            before, after = _dims(p)
+            total = total + sum_last(p.log_abs_det_jacobian(x, y), event_dim - before)
+            event_dim += after - before
             x = y
         return total if self.parts else gg.zeros_like(x)
 
     def forward_shape(self, shape: Any) -> Any:
         for p in self.parts:
             shape = p.forward_shape(shape)
+        return shape
+
+    def inverse_shape(self, shape: Any) -> Any:
+        for p in reversed(self.parts):
+            shape = p.inverse_shape(shape)
         return shape
 
     def __repr__(self) -> str:
@@ -374,6 +418,16 @@ class IndependentTransform(Transform):
     def log_abs_det_jacobian(self, x: Any, y: Any) -> Any:
         return sum_last(self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims)
 
+    def forward_shape(self, shape: Any) -> Any:
+        return self.base_transform.forward_shape(shape)
+
+    def inverse_shape(self, shape: Any) -> Any:
+        return self.base_transform.inverse_shape(shape)
+
+
+def _with_dims(constraint: Any, dims: int) -> Any:
+    return c.independent(constraint, dims - constraint.event_dim) if dims > constraint.event_dim else constraint
+
 
 identity_transform = ComposeTransform([])
 
@@ -386,8 +440,8 @@ class TransformedDistribution(Distribution):
         self.base_dist = base_distribution
         whole = ComposeTransform(self.transforms)
         shape = whole.forward_shape(base_distribution.batch_shape + base_distribution.event_shape)
-        event_dim = max(len(base_distribution.event_shape), whole.event_dim)
-        cut = len(shape) - event_dim
+        taken, given = _span(self.transforms)
+        cut = len(shape) - given - max(len(base_distribution.event_shape) - taken, 0)
         super().__init__(shape[:cut], shape[cut:], validate_args=validate_args)
 
     @property
@@ -425,7 +479,9 @@ class TransformedDistribution(Distribution):
         total: Any = 0.0
         for t in reversed(self.transforms):
             x = t.inv(y)
-            total = total - sum_last(t.log_abs_det_jacobian(x, y), event_dim - t.event_dim)
+            before, after = _dims(t)
+            event_dim += before - after
+            total = total - sum_last(t.log_abs_det_jacobian(x, y), event_dim - before)
             y = x
         return total + sum_last(self.base_dist.log_prob(y), event_dim - len(self.base_dist.event_shape))
 

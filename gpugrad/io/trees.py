@@ -20,7 +20,7 @@ import numpy as np
 from gpugrad import dtypes
 from gpugrad.devices import Device
 from gpugrad.devices import device as as_device
-from gpugrad.errors import FileFormatError, GpugradError
+from gpugrad.errors import DeviceError, FileFormatError, GpugradError
 from gpugrad.files import atomic_path
 from gpugrad.nn.parameter import Buffer, Parameter
 from gpugrad.ops.creation import tensor
@@ -194,7 +194,10 @@ def _restore(node: Any, arrays: dict[str, np.ndarray], device: Any) -> Any:
     if kind == "dtype":
         return dtypes.as_dtype(value)
     if kind == "device":
-        return as_device(value)
+        try:
+            return as_device(value)
+        except DeviceError as error:  # the file's fault, unlike a device that load() was asked to put tensors on
+            raise ValueError(str(error)) from error
     raise ValueError(f"unknown node {kind!r}")
 
 

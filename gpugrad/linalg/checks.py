@@ -22,15 +22,16 @@ def floating(op: str, x: Any) -> Any:
     return x
 
 
-def matrices(op: str, x: Any, what: str = "the input") -> Any:
-    """``x`` if it holds matrices of float32 or float64. Raises RuntimeError, DTypeError."""
+def matrices(op: str, x: Any, what: str = "the input", halves: bool = False) -> Any:
+    """``x`` if it holds matrices of float32 or float64, or of half types if ``halves`` says so. Raises RuntimeError,
+    DTypeError."""
     table.as_tensor_arg(op, x)
     if x._array.ndim < 2:
         raise RuntimeError(
             f"{op}: {what} must have at least 2 dimensions, the last two the matrices; got {describe(x)}"
         )
     floating(op, x)
-    if x._array.dtype in HALVES:
+    if x._array.dtype in HALVES and not halves:
         raise DTypeError(f"{op}: not computed in half precision, got {describe(x)}; convert it with .float()")
     return x
 

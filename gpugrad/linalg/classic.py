@@ -82,7 +82,7 @@ def lu_solve(input: Any, LU_data: Any, LU_pivots: Any) -> Any:
 
 def lu_unpack(LU_data: Any, LU_pivots: Any, unpack_data: bool = True, unpack_pivots: bool = True) -> Any:
     """(P, L, U) of what ``lu_factor`` gives; what is not asked for is empty."""
-    matrices("lu_unpack", LU_data)
+    matrices("lu_unpack", LU_data, halves=True)  # nothing is computed
     if unpack_pivots and LU_pivots.dtype is not dtypes.int32:
         raise RuntimeError(f"lu_unpack: LU_pivots must be int32, as lu_factor() gives them; got {describe(LU_pivots)}")
     nothing = creation.zeros(0, dtype=LU_data.dtype, device=LU_data.device)

@@ -16,7 +16,7 @@ from gpugrad.linalg.checks import alike, floating, need_square
 from gpugrad.linalg.solvers import inv
 from gpugrad.ops import creation, diagonals, factor, inplace, linear, products, table
 from gpugrad.ops import elementwise as e
-from gpugrad.ops.creation import cast
+from gpugrad.ops.creation import cast, rounded_once
 from gpugrad.ops.joining import cat
 from gpugrad.ops.linear import matmul as _matmul
 from gpugrad.ops.movement import expand, reshape, unsqueeze
@@ -97,11 +97,12 @@ def matrix_exp(A: Any) -> Any:
     op = "linalg.matrix_exp"
     need_square(op, A)
     floating(op, A)
-    if not A._array.size:
-        return creation.clone(A)
+    return _matrix_exp(A) if A._array.size else creation.clone(A)
+
+
+@rounded_once
+def _matrix_exp(A: Any) -> Any:
     size = amax(sum_(e.abs(A.detach()), -2, True), (-1,), True)
-    if A._array.dtype in HALVES:
-        size = cast(size, dtypes.float32)
     radius = _RADIUS.get(A._array.dtype.itemsize, _WIDE_RADIUS)
     steps = e.clamp(e.ceil(e.log2(e.div(size, radius))), 0.0, 1100.0)
     steps = e.where(e.isfinite(size), steps, 0.0)  # NaN and infinity come out by themselves
@@ -186,7 +187,12 @@ def vecdot(x: Any, y: Any, *, dim: int = -1) -> Any:
         shape = layout.broadcast_shapes(x._array.shape, y._array.shape)
     except ValueError:
         raise RuntimeError(f"{op}: the shapes do not broadcast: {describe(x, y)}") from None
-    return sum_(e.mul(x, y), layout.normalize_axis(dim, len(shape), op))
+    return _inner(x, y, layout.normalize_axis(dim, len(shape), op))
+
+
+@rounded_once
+def _inner(x: Any, y: Any, axis: int) -> Any:
+    return sum_(e.mul(x, y), axis)
 
 
 def vander(x: Any, *, N: int | None = None) -> Any:

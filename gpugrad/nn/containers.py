@@ -228,10 +228,19 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace from a mapping or from pairs."""
-        if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleDict.update: expected a dict or (name, module) pairs, got {type(modules).__name__}")
-        for key, module in modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules:
+        for key, module in _pairs("ModuleDict.update", "module", modules):
             self[key] = module
+
+
+def _pairs(op: str, kind: str, given: Any) -> Iterable[tuple[str, Any]]:
+    """What a mapping or an iterable of pairs gives a name each. Raises TypeError for anything else."""
+    if isinstance(given, (Mapping, ModuleDict, ParameterDict)):
+        return given.items()
+    pairs = list(given) if isinstance(given, Iterable) else None
+    if pairs is None or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pairs):
+        got = type(given).__name__ if pairs is None else f"a {type(given).__name__} of other things"
+        raise TypeError(f"{op}: expected a dict or (name, {kind}) pairs, got {got}")
+    return pairs
 
 
 def _as_parameter(value: Any) -> Any:
@@ -325,8 +334,20 @@ class ParameterDict(Module):
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._keys)
+
     def __contains__(self, key: object) -> bool:
         return key in self._keys
+
+    def __or__(self, other: ParameterDict) -> ParameterDict:
+        joined = self.copy()
+        joined.update(other)
+        return joined
+
+    def __ior__(self, other: ParameterDict) -> ParameterDict:
+        self.update(other)
+        return self
 
     def keys(self) -> Iterable[str]:
         """Names."""
@@ -368,16 +389,19 @@ class ParameterDict(Module):
 
     def copy(self) -> ParameterDict:
         """A new dict of the same parameters."""
-        return ParameterDict(dict(self.items()))
+        return ParameterDict(OrderedDict(self.items()))
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """A new dict with ``default`` under each of ``keys``."""
+        return ParameterDict((k, default) for k in keys)
 
     def update(self, parameters: Any) -> None:
-        """Add or replace from a mapping or from pairs."""
-        if not isinstance(parameters, Iterable):
-            raise TypeError(
-                f"ParameterDict.update: expected a dict or (name, parameter) pairs, got {type(parameters).__name__}"
-            )
-        pairs = parameters.items() if isinstance(parameters, (Mapping, ParameterDict)) else parameters
-        for key, value in pairs:
+        """Add or replace from a mapping (in the order of its names, unless it is an OrderedDict or a ParameterDict) or
+        from pairs. Raises TypeError."""
+        pairs = _pairs("ParameterDict.update", "parameter", parameters)
+        # As in PyTorch, whose optimizers save their states by the order of the parameters.
+        plain = isinstance(parameters, Mapping) and not isinstance(parameters, OrderedDict)
+        for key, value in sorted(pairs, key=lambda pair: pair[0]) if plain else pairs:
             self[key] = value
 
     def extra_repr(self) -> str:

@@ -266,8 +266,12 @@ class _LazyNorm(LazyModuleMixin):
             super().reset_parameters()  # type: ignore[misc]
 
     def initialize_parameters(self: Any, input: Tensor) -> None:
-        """Shapes from dimension 1 of ``input``, initial values as of the class."""
+        """Shapes from dimension 1 of ``input``, initial values as of the class. Raises ValueError if it has none."""
         if self.has_uninitialized_params():
+            if input.dim() < 2:
+                raise ValueError(
+                    f"{type(self).__name__}: input of shape {tuple(input.shape)} must be [n, channels, ...]"
+                )
             self.num_features = input.shape[1]
             for table in (self._parameters, self._buffers):
                 for value in table.values():

@@ -13,6 +13,7 @@ import numpy as np
 from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import special
+from gpugrad.ops.creation import rounded_once
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample, composite
 
@@ -242,6 +243,7 @@ def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
 
 
 @composite(reference=lambda a: np.logaddexp(a, 0), samples=_ANY, dtypes="f", torch="nn.functional.softplus")
+@rounded_once
 def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """log(1 + exp(beta x)) / beta; x itself where beta x exceeds ``threshold``."""
     x = _floating(input, "softplus")

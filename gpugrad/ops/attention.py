@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -150,28 +150,28 @@ def _check(query: Any, key: Any, value: Any, mask: Any, causal: bool) -> None:
         )
 
 
-def _plain(
-    query: Any,
-    key: Any,
-    value: Any,
-    mask: Any,
-    *,
-    causal: bool,
-    scale: float | None,
-    groups: bool,
-    dropout: tuple[float, int, int] | None,
-) -> Any:
-    """The definition, of checked arguments. ``dropout``: the probability and the seed and stream of the mask."""
+class How(NamedTuple):
+    """What the result depends on besides the tensors. ``groups``: key and value may have fewer heads than the query;
+    ``dropout``: the probability and the seed and stream of the mask."""
+
+    causal: bool
+    scale: float
+    groups: bool
+    dropout: tuple[float, int, int] | None
+
+
+def _plain(query: Any, key: Any, value: Any, mask: Any, *, how: How) -> Any:
+    """The definition, of checked arguments."""
     dtype = query.dtype
-    if groups:
+    if how.groups:
         key, value = _repeat_heads(query, key, value)
     if dtype.itemsize < 4:
         query, key, value = (cast(x, dtypes.float32) for x in (query, key, value))
     if mask is not None and mask.dtype is not dtypes.bool_:
         mask = cast(mask, query.dtype)
-    weights = _weights(query, key, mask, causal, scale)
-    if dropout is not None:
-        weights = _dropped(weights, *dropout)
+    weights = _weights(query, key, mask, how.causal, how.scale)
+    if how.dropout is not None:
+        weights = _dropped(weights, *how.dropout)
     return cast(matmul(weights, value), dtype)
 
 
@@ -211,28 +211,16 @@ def _like(backend: Any, array: Any, shape: Sequence[int]) -> Any:
 
 
 def _attention_gradients(
-    g: Any,
-    a: Any,
-    b: Any,
-    c: Any,
-    d: Any,
-    y: Any,
-    second: Any,
-    causal: bool,
-    scale: float,
-    groups: bool,
-    dropout: tuple[float, int, int] | None,
-    needed: Sequence[bool],
+    g: Any, a: Any, b: Any, c: Any, d: Any, y: Any, second: Any, how: How, needed: Sequence[bool]
 ) -> tuple[Any, ...]:
     routine = None if needed[3] else backward_routine(g, "attention_backward")
     if routine is None:
-        options = {"causal": causal, "scale": scale, "groups": groups, "dropout": dropout}
-        return through_plain(_plain, g, (a, b, c, d), needed, **options)
+        return through_plain(_plain, g, (a, b, c, d), needed, how=how)
     backend = g._backend
     four = [_four(backend, x._array) for x in (g, a, b, c, y)]
     keys = four[2].shape[2]
     mask = _spread(backend, None if d is None else d._array, (*four[1].shape[:3], keys))
-    found = routine(*four, second._array, mask, causal, scale, dropout, tuple(needed[:3]))
+    found = routine(*four, second._array, mask, how.causal, how.scale, how.dropout, tuple(needed[:3]))
     return *(
         None if x is None else wrap(_like(backend, x, like._array.shape), backend)
         for x, like in zip(found, (a, b, c), strict=True)
@@ -240,20 +228,10 @@ def _attention_gradients(
 
 
 @fused_row("attention", _attention_gradients)
-def _attention(
-    backend: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    mask: Any,
-    causal: bool,
-    scale: float,
-    groups: bool,
-    dropout: tuple[float, int, int] | None,
-) -> Any:
+def _attention(backend: Any, query: Any, key: Any, value: Any, mask: Any, how: How) -> Any:
     q, k, v = (_four(backend, x) for x in (query, key, value))
     mask = _spread(backend, mask, (*q.shape[:3], k.shape[2]))
-    out, kept = backend.offer("attention")(q, k, v, mask, causal, scale, dropout)
+    out, kept = backend.offer("attention")(q, k, v, mask, how.causal, how.scale, how.dropout)
     return _like(backend, out, (*query.shape[:-1], value.shape[-1])), kept
 
 
@@ -281,7 +259,7 @@ def _joined(query: Any, key: Any, value: Any, mask: Any, groups: bool) -> tuple[
     return query, key, value
 
 
-def _in_tiles(query: Any, key: Any, value: Any, mask: Any, groups: bool, options: dict[str, Any]) -> Any:
+def _in_tiles(query: Any, key: Any, value: Any, mask: Any, how: How) -> Any:
     """The result by the backend's routine, or None where there is none for these arguments."""
     takes = None if choice.definition else offered(query, "attention_takes")
     width, keys = query._array.shape[-1], key._array.shape[-2]
@@ -291,7 +269,7 @@ def _in_tiles(query: Any, key: Any, value: Any, mask: Any, groups: bool, options
         return None
     if not takes(query._array.dtype, width, value._array.shape[-1], query._array.shape[-2]):
         return None
-    joined = _joined(query, key, value, mask, groups)
+    joined = _joined(query, key, value, mask, how.groups)
     if joined is None:
         return None
     if mask is not None:
@@ -301,7 +279,7 @@ def _in_tiles(query: Any, key: Any, value: Any, mask: Any, groups: bool, options
         if mask._array.ndim > len(lead):
             return None
         _check_mask(mask, lead)
-    out, _ = _attention(*joined, mask, groups=groups, **options)
+    out, _ = _attention(*joined, mask, how=how)
     shape = (*joined[0]._array.shape[:-1], value._array.shape[-1])
     if query._array.ndim <= 4:
         return out
@@ -332,12 +310,12 @@ def weighted_values(
     if p and 0 not in query._array.shape[:-1] and 0 not in key._array.shape[:-1]:
         # Where no element of a mask is random nothing is drawn.
         dropout = (p, *default_generator.next_stream()) if p < 1.0 else (p, 0, 0)
-    options: dict[str, Any] = {"causal": causal, "scale": scale, "dropout": dropout}
+    how = How(causal, scale, groups, dropout)
     if p < 1.0:
-        out = _in_tiles(query, key, value, mask, groups, options)
+        out = _in_tiles(query, key, value, mask, how)
         if out is not None:
             return out
-    return _plain(query, key, value, mask, groups=groups, **options)
+    return _plain(query, key, value, mask, how=how)
 
 
 @composite(

@@ -17,6 +17,8 @@ from gpugrad.autograd.modes import mode
 from gpugrad.ops import table
 
 LOWER, FLOAT32, PROMOTE, PLAIN, REFUSED = "lower", "float32", "promote", "plain", "refused"
+#: in float32 but for the last step, a product: the result is of the lower precision
+LOWERED = "lowered"
 
 _CONVOLUTIONS = "conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution "
 _LOSSES = (
@@ -27,19 +29,22 @@ _LOSSES = (
 _FACTORIZATIONS = (
     "cholesky cholesky_inverse cholesky_solve geqrf inverse linalg_cholesky linalg_cholesky_ex linalg_cond linalg_eig "
     "linalg_eigh linalg_eigvals linalg_eigvalsh linalg_householder_product linalg_inv linalg_inv_ex linalg_lstsq "
-    "linalg_matrix_rank linalg_pinv linalg_qr linalg_solve linalg_svd linalg_svdvals linalg_tensorinv "
+    "linalg_matrix_rank linalg_qr linalg_solve linalg_svd linalg_svdvals linalg_tensorinv "
     "linalg_tensorsolve lu lu_solve orgqr ormqr pinverse qr svd triangular_solve "
 )
 
 #: what CPUs do: PyTorch's list for them. PLAIN: products that are not in it, and are composed of one that is.
 _CPU = {
-    LOWER: "addbmm addmm baddbmm bmm linalg_vecdot linalg_matmul linear lstm matmul max_pool3d mm prelu "
+    LOWER: "addbmm addmm baddbmm bmm linalg_vecdot linalg_matmul linear lstm matmul mm prelu "
     "scaled_dot_product_attention " + _CONVOLUTIONS,
     FLOAT32: "adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d binary_cross_entropy cdist ctc_loss "
     "fractional_max_pool2d fractional_max_pool2d_with_indices fractional_max_pool3d "
-    "fractional_max_pool3d_with_indices grid_sample grid_sampler grid_sampler_2d grid_sampler_3d max_unpool2d "
-    "max_unpool3d nanquantile prod quantile reflection_pad replication_pad trace " + _LOSSES + _FACTORIZATIONS,
+    "fractional_max_pool3d_with_indices grid_sample grid_sampler grid_sampler_2d grid_sampler_3d max_pool3d "
+    "max_unpool1d max_unpool2d max_unpool3d nanquantile prod quantile reflection_pad replication_pad trace "
+    + _LOSSES
+    + _FACTORIZATIONS,
     PROMOTE: "index_copy",
+    LOWERED: "linalg_pinv",
     PLAIN: "addmv addr dot mv vdot",
 }
 
@@ -57,6 +62,7 @@ _ACCELERATOR = {
     PROMOTE: "addcdiv addcmul arctan2 atan2 bilinear cross dot grid_sample grid_sampler grid_sampler_2d "
     "grid_sampler_3d index_put scatter_add tensordot vdot",
     REFUSED: "binary_cross_entropy",
+    LOWERED: "linalg_pinv",
 }
 
 
@@ -120,14 +126,16 @@ def _cast_and_call(name: str, function: Callable[..., Any], args: tuple[Any, ...
             "the sigmoid and use binary_cross_entropy_with_logits, or call it inside autocast(..., enabled=False)"
         )
     keep = named.get("out") is not None or policy == PLAIN or policy == FLOAT32 and named.get("dtype") is not None
+    keep = keep or (name == "max_pool3d" and bool(named.get("return_indices")))  # another function, which is not listed
     if not keep:
         dtype = dtype_for(kind) if policy == LOWER else dtypes.float32
-        if policy == FLOAT32 or policy == LOWER or _mixed((*args, *named.values()), kind):
+        if policy in (FLOAT32, LOWER, LOWERED) or _mixed((*args, *named.values()), kind):
             args = tuple(_cast(x, kind, dtype) for x in args)
             named = {k: _cast(x, kind, dtype) for k, x in named.items()}
     mode.autocast = False
     try:
-        return function(*args, **named)
+        result = function(*args, **named)
+        return _cast(result, kind, dtype_for(kind)) if policy == LOWERED and not keep else result
     finally:
         mode.autocast = True
 

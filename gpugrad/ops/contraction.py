@@ -13,7 +13,7 @@ from gpugrad import layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.diagonals import diagonal
-from gpugrad.ops.linear import matmul
+from gpugrad.ops.linear import matmul, unlisted_matmul
 from gpugrad.ops.movement import expand, permute, reshape
 from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample as S
@@ -52,7 +52,8 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     k = prod(a._array.shape[d] for d in left)
     rows = reshape(permute(a, keep_a + left), (prod(shape_a), k))
     columns = reshape(permute(b, right + keep_b), (k, prod(shape_b)))
-    return reshape(matmul(rows, columns), shape_a + shape_b)
+    product = unlisted_matmul if prod(shape_a) * prod(shape_b) == 1 else matmul
+    return reshape(product(rows, columns), shape_a + shape_b)
 
 
 def _contracted(a: Any, b: Any, dims: Any) -> tuple[list[int], list[int]]:

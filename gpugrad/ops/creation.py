@@ -63,17 +63,20 @@ def check_options(op: str, options: dict[str, Any]) -> None:
 
 
 def rounded_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of tensors and numbers, computed in float32 for half types and rounded once, at its end."""
+    """``function`` of tensors and numbers, computed in float32 for half types and rounded once, at its end. Autocast,
+    where it is on, chooses the dtypes in it instead."""
+
+    def half(x: Any) -> bool:
+        return isinstance(x, table.Tensor) and x._array.dtype in dtypes.HALVES
 
     def wide(x: Any) -> Any:
-        half = isinstance(x, table.Tensor) and x._array.dtype in dtypes.HALVES
-        return cast(x, dtypes.float32) if half else x
+        return cast(x, dtypes.float32) if half(x) else x
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        tensors = [x for x in (*args, *named.values()) if isinstance(x, table.Tensor)]
-        if not any(x._array.dtype in dtypes.HALVES for x in tensors):
+        if mode.autocast or not (any(map(half, args)) or any(map(half, named.values()))):
             return function(*args, **named)
+        tensors = [x for x in (*args, *named.values()) if isinstance(x, table.Tensor)]
         result = function(*map(wide, args), **{k: wide(v) for k, v in named.items()})
         return cast(result, table.result_type(*tensors))
 

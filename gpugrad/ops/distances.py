@@ -11,7 +11,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import cast, zeros_like
+from gpugrad.ops.creation import cast, rounded_once, zeros_like
 from gpugrad.ops.indexing import index_select
 from gpugrad.ops.linear import matmul
 from gpugrad.ops.movement import expand, transpose, unsqueeze
@@ -38,7 +38,7 @@ def _power_norm_vjp(g: Any, a: Any, y: Any, p: float, dim: tuple[int, ...], keep
     return e.where(none, 0.0, e.mul(g, e.mul(e.sign(a), e.pow(ratio, p - 1.0))))
 
 
-@primitive("power_norm", (_power_norm_vjp,), dtypes="f")
+@primitive("power_norm", (_power_norm_vjp,), dtypes="f", widens=True)
 def _power_norm(backend: Any, a: Any, p: float, dim: tuple[int, ...], keepdim: bool) -> Any:
     """(sum |a|**p) ** (1/p), for p = 0 how many are not 0; half types are added up in float32."""
     wide = wide_dtype(a.dtype)
@@ -146,7 +146,13 @@ def _nuclear(x: Any, dim: Any, keepdim: bool) -> Any:
 )
 def dist(input: Any, other: Any, p: float = 2) -> Any:
     """The ``p``-norm of ``input - other`` (broadcast); 0-d."""
-    return norm(e.sub(input, other), p)
+    return _norm_of_difference(input, other, p)
+
+
+@rounded_once
+def _norm_of_difference(x: Any, y: Any, p: float, eps: float = 0.0, dim: Any = None, keepdim: bool = False) -> Any:
+    gap = e.sub(x, y)
+    return norm(e.add(gap, eps) if eps else gap, p, dim, keepdim)
 
 
 @composite(
@@ -165,7 +171,12 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
             f"{describe(input)}"
         )
     d = layout.normalize_axis(dim, ndim, "renorm")
-    size = vector_norm(input, p, tuple(i for i in range(ndim) if i != d), True)
+    return _renorm(input, p, tuple(i for i in range(ndim) if i != d), maxnorm)
+
+
+@rounded_once
+def _renorm(input: Any, p: float, axes: tuple[int, ...], maxnorm: float) -> Any:
+    size = vector_norm(input, p, axes, True)
     scale = e.where(e.gt(size, maxnorm), e.div(maxnorm, e.add(size, 1e-7)), 1.0)
     return e.mul(input, scale)
 
@@ -193,6 +204,7 @@ def _pair_grad(g: Any, mine: Any, others: Any, y: Any) -> Any:
         lambda g, a, b, y: _pair_grad(transpose(g, -1, -2), b, a, transpose(y, -1, -2)),
     ),
     dtypes="f",
+    widens=True,
 )
 def _euclidean_pairs(backend: Any, a: Any, b: Any, by_product: bool) -> Any:
     """Distances ``[*batch, n, m]`` of the rows of ``[*batch, n, k]`` and ``[*batch, m, k]``; ``by_product``:
@@ -269,7 +281,12 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
         return sum_(e.sub(unsqueeze(x1, -2), unsqueeze(x2, -3)), -1)
     if p == 2:
         return _euclidean_pairs(x1, x2, by_product=mode == _MODES[1] or (mode == _MODES[0] and (n > 25 or m > 25)))
-    gap = e.sub(unsqueeze(x1, -2), unsqueeze(x2, -3))
+    return _gap_norm(unsqueeze(x1, -2), unsqueeze(x2, -3), p)
+
+
+@rounded_once
+def _gap_norm(x: Any, y: Any, p: float) -> Any:
+    gap = e.sub(x, y)
     return vector_norm(gap, p, (gap._array.ndim - 1,), False)
 
 
@@ -287,10 +304,13 @@ def pdist(input: Any, p: float = 2.0) -> Any:
         raise RuntimeError(f"pdist: expected a 2-d tensor and p >= 0, got p={p} and {describe(input)}")
     first, second = np.triu_indices(input._array.shape[0], 1)
     place = [table.wrap(input._backend.from_host(i.astype(np.int64)), input._backend) for i in (first, second)]
-    gap = e.sub(index_select(input, 0, place[0]), index_select(input, 0, place[1]))
-    if not gap._array.size:
-        return sum_(gap, 1)
-    return vector_norm(gap, p, (1,), False)
+    return _row_distances(input, *place, p)
+
+
+@rounded_once
+def _row_distances(x: Any, first: Any, second: Any, p: float) -> Any:
+    gap = e.sub(index_select(x, 0, first), index_select(x, 0, second))
+    return vector_norm(gap, p, (1,), False) if gap._array.size else sum_(gap, 1)
 
 
 # -- one by one -------------------------------------------------------------------
@@ -324,6 +344,11 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     except ValueError:
         raise RuntimeError(f"cosine_similarity: the shapes do not broadcast: {describe(x1, x2)}") from None
     d = layout.normalize_axis(dim, x1._array.ndim, "cosine_similarity")
+    return _cosine(x1, x2, d, eps)
+
+
+@rounded_once
+def _cosine(x1: Any, x2: Any, d: int, eps: float) -> Any:
     parts = [e.div(x, e.clamp_min(norm(x, 2, d, True), eps)) for x in (x1, x2)]
     return sum_(e.mul(*parts), d)
 
@@ -335,4 +360,4 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
 )
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
     """``p``-norm of ``x1 - x2 + eps`` over the last dimension; ``x1`` and ``x2`` broadcast."""
-    return norm(e.add(e.sub(x1, x2), eps), p, -1, keepdim)
+    return _norm_of_difference(x1, x2, p, eps, -1, keepdim)

@@ -119,7 +119,7 @@ def _pow_grad_base(g: Any, a: Any, b: Any) -> Any:
 def _pow_grad_exponent(g: Any, a: Any, b: Any, y: Any) -> Any:
     # 0 ** b is 0 for every b > 0, so its derivative is 0 where log(0) would spoil it.
     if isinstance(a, table.Tensor):
-        at_zero = logical_and(eq(a, 0), ge(b, 0) if isinstance(b, table.Tensor) else b >= 0)
+        at_zero = logical_and(eq(a, 0), ge(b, 0))
         return where(at_zero, 0.0, mul(g, mul(y, log(a))))
     if a == 0:
         return where(ge(b, 0), 0.0, mul(g, mul(y, -math.inf)))

@@ -19,7 +19,7 @@ from gpugrad.autograd.modes import mode
 from gpugrad.errors import DTypeError
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import cast
+from gpugrad.ops.creation import cast, rounded_once
 from gpugrad.ops.movement import reshape, view_as_shape
 from gpugrad.ops.reductions import amax
 from gpugrad.ops.reductions import sum as sum_
@@ -43,6 +43,13 @@ ROUTINES = {
     "rms_norm_backward": "(gradient rows, x rows, weight, squares, eps, needed) -> gradients of x (rows) and weight "
     "([n]) of x's dtype; with s = 1 / sqrt(squares + eps) and t = gradient * weight they are "
     "s * t - x * s^3 * mean of t * x, sum over rows of gradient * x * s",
+    "add_layer_norm": "(x rows, residual rows, weight, bias, eps) -> layer_norm's y of x + residual, that sum as rows "
+    "of x's dtype, and the moments of its rows as it was rounded",
+    "add_layer_norm_backward": "(gradient rows, beside rows or None, sum rows, weight, moments, eps, needed) -> as "
+    "layer_norm_backward's at the sum; beside, where it is given, is added to the gradient of the sum",
+    "add_rms_norm": "(x rows, residual rows, weight, eps) -> rms_norm's y of x + residual, that sum, and the squares",
+    "add_rms_norm_backward": "(gradient rows, beside rows or None, sum rows, weight, squares, eps, needed) -> as "
+    "rms_norm_backward's at the sum, with beside added",
     "batch_norm": "(x C-contiguous [n, c, m], weight [c], bias [c], eps) -> y as layer_norm's, of x's shape and dtype, "
     "with moments [2, c] over n and m",
     "batch_norm_backward": "(gradient, x [n, c, m], weight, moments, eps, needed) -> as layer_norm_backward's; "
@@ -57,14 +64,15 @@ ROUTINES = {
     "attention_takes": "(dtype, e, w, l) -> whether attention and attention_backward do l queries of this dtype and "
     "width e with values of width w, and gain by it",
     "attention": "(q [b, h, l, e], k [b, g, s, e], v [b, g, s, w], mask or None, causal, scale, dropout) -> "
-    "softmax(q @ k.T * scale + mask) @ v, [b, h, l, w], and for each row the logarithm of the sum of exp of its "
-    "scores, [b, h, l] in the work dtype, without holding them. Any strides; g divides h, and h / g heads in a row "
+    "softmax(q @ k.T * scale + mask) @ v, [b, h, l, w], and what attention_backward is to get: for each row the "
+    "logarithm of the sum of exp of its scores, [b, h, l] in the work dtype (or, of a few weights, these themselves, "
+    "[b, h, l, s]), without holding the scores. Any strides; g divides h, and h / g heads in a row "
     "have one key. mask, [b, h, l, s]: bool, False where -inf is added, or of the work dtype, added. causal: query i "
     "sees the keys up to i. dropout: None, or (p, seed, stream): weight number n in C order of [b, h, l, s] is 0 where "
     "element n of the uniform float32 numbers of seed and stream is less than p, the others are divided by 1 - p. With "
     "a mask, a row that sees no key is 0",
-    "attention_backward": "(gradient, q, k, v, the result, the logarithms, mask, causal, scale, dropout, needed) -> "
-    "gradients of q, k and v, of their shapes and dtypes; the weights are computed anew",
+    "attention_backward": "(gradient, q, k, v, the result, what attention gave with it, mask, causal, scale, dropout, "
+    "needed) -> gradients of q, k and v, of their shapes and dtypes",
 }
 
 
@@ -83,8 +91,7 @@ def fused_row(name: str, gradients: Callable[..., Any]) -> Callable[[Callable[..
     op = Op(f"{name}_fused", "variadic", gradients, dtypes="f")
 
     def declare(forward: Callable[..., Any]) -> Callable[..., Any]:
-        around = table.around_forward
-        op.forward = forward if around is None else around(op, forward)
+        computed(op, forward)
 
         def call(*inputs: Any, **params: Any) -> tuple[Any, Any]:
             backend = inputs[0]._backend
@@ -102,6 +109,12 @@ def fused_row(name: str, gradients: Callable[..., Any]) -> Callable[[Callable[..
         return call
 
     return declare
+
+
+def computed(op: Op, forward: Callable[..., Any]) -> None:
+    """Say what computes a row; the profiler may have something around it."""
+    around = table.around_forward
+    op.forward = forward if around is None else around(op, forward)
 
 
 def backward_routine(g: Any, name: str) -> Callable[..., Any] | None:
@@ -192,6 +205,11 @@ def _along(input: Any, dim: int, dtype: Any, op: str, fused: Callable[..., Any],
         return reshape(_along(reshape(x, 1), 0, None, op, fused, plain), ())
     if offered(x, op):
         return fused(x, axis=axis)
+    return _of_primitives(x, axis, plain)
+
+
+@rounded_once
+def _of_primitives(x: Any, axis: int, plain: Callable[..., Any]) -> Any:
     return plain(e.sub(x, amax(x.detach(), axis, keepdim=True)), axis)
 
 

@@ -43,10 +43,10 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     for x in tensors:
         table.as_tensor_arg("cat", x)
     backend = same_device("cat", tensors)
-    # PyTorch lets an empty 1-d tensor stand among tensors of any shape.
+    # PyTorch lets an empty 1-d tensor stand among tensors of any shape, and be joined along any dimension.
     solid = [x for x in tensors if x._array.shape != (0,)] or tensors[:1]
     first = solid[0]._array
-    d = layout.normalize_axis(dim, first.ndim, "cat")
+    d = layout.normalize_axis(dim, first.ndim, "cat") if first.shape != (0,) else 0
     if first.ndim == 0:
         raise RuntimeError("cat: zero-dimensional tensors cannot be joined; use stack()")
     for x in solid[1:]:

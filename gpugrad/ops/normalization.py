@@ -5,16 +5,28 @@ Half types are normalised in float32 and rounded once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 from gpugrad.ops import elementwise as e
+from gpugrad.ops import table
 from gpugrad.ops.creation import cast, zeros
-from gpugrad.ops.fused import as_rows, backward_routine, dense, fused_row, offered, one_kind, through_plain, widened
+from gpugrad.ops.fused import (
+    as_rows,
+    backward_routine,
+    computed,
+    dense,
+    fused_row,
+    offered,
+    one_kind,
+    through_plain,
+    widened,
+)
 from gpugrad.ops.movement import reshape
+from gpugrad.ops.several import NO_EDGE, SeveralNode
 from gpugrad.ops.statistics import mean as mean_
-from gpugrad.ops.table import wrap
+from gpugrad.ops.table import OPS, Op, wrap
 
 
 def moments(x: Any, dims: Sequence[int]) -> tuple[Any, Any, Any]:
@@ -129,6 +141,88 @@ def rms_norm(x: Any, weight: Any, dims: int, eps: float) -> Any:
     if not fused:
         return _rms_norm_plain(x, weight, dims=dims, eps=eps)
     return cast(_rms_norm(ready, weight, dims=dims, eps=eps)[0], x.dtype)
+
+
+# -- a sum and its norm ------------------------------------------------------------------------------------
+# As one row with two results, so that the sum is written once and read from the cache, and the two gradients that meet
+# at it are added where one of them is made. Its derivatives are those of the norm at the sum.
+
+
+def _norm_of_sum_gradients(
+    gradients: Sequence[Any], values: Sequence[Any], needed: Sequence[bool], name: str, dims: int, eps: float
+) -> tuple[Any, ...]:
+    g, beside = gradients
+    total, weight, kept = values
+    wanted = (needed[0] or needed[1], *needed[2:])
+    if g is None:  # the norm was not used
+        found: tuple[Any, ...] = (beside, *[None] * (len(needed) - 2))
+    else:
+        shape = tuple(total._array.shape)
+        own = shape[len(shape) - dims :]
+        routine = backward_routine(g, f"add_{name}_backward")
+        if routine is None:
+            inputs = (total, weight, *(_zeros_if(n, own, total) for n in needed[3:]))
+            found = through_plain(_PLAIN[name], g, inputs, wanted, dims=dims, eps=eps)
+            if wanted[0] and beside is not None:
+                found = (e.add(found[0], beside), *found[1:])
+        else:
+            backend, n = total._backend, prod(own)
+            vector = weight if weight is None else dense(backend, weight._array, (n,))
+            rows = [None if x is None else as_rows(backend, x._array, n) for x in (g, beside, total)]
+            arrays = routine(*rows, vector, kept._array, eps, wanted)
+            found = _results(backend, arrays, (shape, *[own] * (len(needed) - 2)))
+    return tuple(found[max(0, i - 1)] if n else None for i, n in enumerate(needed))
+
+
+def _norm_of_sum(name: str, x: Any, residual: Any, vectors: Sequence[Any], dims: int, eps: float) -> tuple[Any, Any]:
+    """The norm of ``x + residual`` with ``vectors``, weight and bias, and the sum: by the routine ``add_<name>``."""
+    backend, inputs = x._backend, (x, residual, *vectors)
+    op = OPS[f"add_{name}_fused"]
+    arrays = [None if t is None else t._array for t in inputs]
+    outs = [wrap(a, backend) for a in op.forward(backend, *arrays, name=name, dims=dims, eps=eps)]  # type: ignore[misc]
+    edges = table._edges(inputs)
+    if edges is not None:
+        y, total, kept = outs
+        saved = [(total, -2), (vectors[0], 2), (kept, NO_EDGE)]
+        params = {"name": name, "dims": dims, "eps": eps}
+        SeveralNode(op, _norm_of_sum_gradients, edges, (y, total), saved, params)
+    return outs[0], outs[1]
+
+
+def _forward(backend: Any, x: Any, residual: Any, *vectors: Any, name: str, dims: int, eps: float) -> tuple[Any, ...]:
+    n, shape = prod(x.shape[x.ndim - dims :]), tuple(x.shape)
+    own = [v if v is None else dense(backend, v, (n,)) for v in vectors]
+    rows = as_rows(backend, x, n), as_rows(backend, residual, n)
+    y, total, kept = backend.offer(f"add_{name}")(*rows, *own, eps)
+    return dense(backend, y, shape), dense(backend, total, shape), kept
+
+
+_PLAIN: dict[str, Callable[..., Any]] = {"layer_norm": _layer_norm_plain, "rms_norm": _rms_norm_plain}
+for _name in _PLAIN:
+    computed(Op(f"add_{_name}_fused", "several", None, differentiable=True, dtypes="f"), _forward)
+
+
+def _takes_sum(name: str, x: Any, residual: Any, vectors: Sequence[Any]) -> bool:
+    """Whether the routine ``add_<name>`` does this: all of one dtype, and nothing to broadcast."""
+    if not x._array.size or tuple(x._array.shape) != tuple(residual._array.shape) or not offered(x, f"add_{name}"):
+        return False
+    return x.dtype.is_floating_point and one_kind(x, residual, *vectors)
+
+
+def add_layer_norm(x: Any, residual: Any, weight: Any, bias: Any, dims: int, eps: float) -> tuple[Any, Any]:
+    """:func:`layer_norm` of ``x + residual``, and that sum."""
+    if _takes_sum("layer_norm", x, residual, (weight, bias)):
+        return _norm_of_sum("layer_norm", x, residual, (weight, bias), dims, eps)
+    total = e.add(x, residual)
+    return layer_norm(total, weight, bias, dims, eps), total
+
+
+def add_rms_norm(x: Any, residual: Any, weight: Any, dims: int, eps: float) -> tuple[Any, Any]:
+    """:func:`rms_norm` of ``x + residual``, and that sum."""
+    if _takes_sum("rms_norm", x, residual, (weight,)):
+        return _norm_of_sum("rms_norm", x, residual, (weight,), dims, eps)
+    total = e.add(x, residual)
+    return rms_norm(total, weight, dims, eps), total
 
 
 # -- batch norm -------------------------------------------------------------------------------------------

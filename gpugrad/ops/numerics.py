@@ -155,8 +155,12 @@ def log_ndtr(x: Array) -> Array:
 
 
 def _lgamma1p(x: Array) -> Array:
-    """log gamma(1 + x) for |x| <= 1/2, accurate where it is tiny."""
-    return x * (1 - float(np.euler_gamma) + x * polynomial("ZETA_LESS_1_SIGNED", x)) - np.log1p(x)
+    """log gamma(1 + x) for |x| <= 1/2, accurate where it is tiny, as log gamma has a zero at 1; it has another at 2."""
+    return x * polynomial("LGAMMA_1", x) + 0.0  # log gamma(1) is not -0
+
+
+def _lgamma2p(x: Array) -> Array:
+    return x * polynomial("LGAMMA_2", x)
 
 
 def _stirling(x: Array) -> Array:
@@ -165,15 +169,26 @@ def _stirling(x: Array) -> Array:
 
 def _lgamma_medium(x: Array) -> Array:
     product = np.ones_like(x)
-    for _ in range(8):
-        large = x > 2.5
+    for _ in range(7):
+        large = x > 3
         x = np.where(large, x - 1, x)
         product = np.where(large, product * x, product)
-    return _lgamma1p(x - 2) + np.log1p(x - 2) + np.log(product)
+    return _lgamma2p(x - 2) + np.log(product)
+
+
+def _lgamma_leading(x: Array) -> Array:
+    """(x - 1/2) log(x) - x for x >= 10. log(x) - 1 is taken in two parts, of which the first has few digits: rounding
+    the logarithm of 10 alone would cost two units of the last place."""
+    part, power = np.frexp(x)
+    low = part < math.sqrt(0.5)
+    part, power = np.where(low, 2 * part, part), power - low
+    first = power * 0.693145751953125 - 1  # 16 digits of log 2, so that this is exact
+    second = power * 1.42860682030941723212e-6 + np.log(part)
+    return (x - 0.5) * first + ((x - 0.5) * second - 0.5)
 
 
 def _lgamma_large(x: Array) -> Array:
-    near = (x - 0.5) * np.log(x) - x + 0.5 * math.log(2 * math.pi) + _stirling(x)
+    near = _lgamma_leading(x) + (0.5 * math.log(2 * math.pi) + _stirling(x))
     return np.where(x > 1e17, x * (np.log(x) - 1), near)
 
 
@@ -181,8 +196,9 @@ def _lgamma_positive(x: Array) -> Array:
     return choose(
         [
             (x < 0.5, lambda x: _lgamma1p(x) - np.log(x)),
-            (x <= 1.5, lambda x: _lgamma1p(x - 1)),
-            (x <= 2.5, lambda x: _lgamma1p(x - 2) + np.log1p(x - 2)),
+            (x <= 1.25, lambda x: _lgamma1p(x - 1)),
+            (x < 1.75, lambda x: polynomial("LGAMMA_MIDDLE", x - 1.5)),
+            (x <= 3, lambda x: _lgamma2p(x - 2)),
             (x < 10, _lgamma_medium),
             (x >= 10, _lgamma_large),
         ],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import dtypes
-from gpugrad.autograd.graph import Node, Slot, edge_of, storage_of
+from gpugrad.autograd.graph import edge_of
 from gpugrad.autograd.modes import mode, no_grad
 from gpugrad.ops import elementwise as e
 from gpugrad.ops.creation import tril, triu, zeros_like
@@ -38,54 +38,11 @@ from gpugrad.ops.joining import cat
 from gpugrad.ops.linear import matmul
 from gpugrad.ops.movement import narrow, unsqueeze
 from gpugrad.ops.reductions import amax
+from gpugrad.ops.several import SeveralNode
 from gpugrad.ops.table import Op, primitive, record, wrap
 from gpugrad.ops.table import Sample as S
 
 # -- several differentiable results ---------------------------------------------------------------------
-
-
-class FactorNode(Node):
-    """A recorded factorization. Its rule gets the gradients of all results (None where there is none) and the results,
-    which is all that is saved."""
-
-    __slots__ = ("op", "rule", "saved", "params", "backend")
-
-    def __init__(
-        self, op: Op, rule: Callable[..., Any], edge: Any, outs: Sequence[Any], params: dict[str, Any]
-    ) -> None:
-        super().__init__((edge,))
-        self.op = op
-        self.rule = rule
-        self.params = params
-        self.backend = outs[0]._backend
-        self.saved: tuple[Any, ...] | None = tuple((t._array, storage_of(t), storage_of(t).version) for t in outs)
-
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        return self.op.name
-
-    def release(self) -> None:
-        self.saved = None
-
-    def apply(self, gradient: Any, create_graph: bool) -> tuple[Any, ...]:
-        if self.saved is None:
-            raise RuntimeError(
-                f"{self.op.name}: this graph was already walked and its saved values are freed; pass "
-                "retain_graph=True to the first backward to walk it twice"
-            )
-        outs = []
-        for i, (array, storage, version) in enumerate(self.saved):
-            if storage.version != version:
-                raise RuntimeError(
-                    f"{self.op.name}: its result {i}, of shape {tuple(array.shape)}, was saved for backward and then "
-                    f"changed in place by {storage.changed_by}; change a clone, or do it out of place"
-                )
-            t = wrap(array, self.backend)
-            t._storage = storage
-            if create_graph:
-                t._node = Slot(self, i)
-            outs.append(t)
-        return (self.rule([gradient.of.get(i) for i in range(len(outs))], outs, **self.params),)
 
 
 def factorization(
@@ -95,15 +52,17 @@ def factorization(
     gradient of the input. The decorated function becomes ``call(x, **params)``."""
     op = Op(name, "factorization", None, **({"differentiable": True} | row))
 
+    def gradients_of_all(gradients: list[Any], results: list[Any], needed: Sequence[bool], **params: Any) -> Any:
+        return (rule(gradients, results, **params),)
+
     def declare(forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, **params: Any) -> tuple[Any, ...]:
             backend = x._backend
             outs = tuple(wrap(v, backend) for v in forward(backend, x._array, **params))
             edge = edge_of(x) if mode.enabled else None
             if edge is not None:
-                node = FactorNode(op, rule, edge, outs, params)
-                for i, t in enumerate(outs):
-                    t._node = Slot(node, i)
+                saved = [(t, -1 - i) for i, t in enumerate(outs)]  # the results are all that is saved
+                SeveralNode(op, gradients_of_all, (edge,), outs, saved, params)
             return outs
 
         call.__name__ = call.__qualname__ = name

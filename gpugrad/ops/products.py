@@ -12,7 +12,7 @@ from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
 from gpugrad.ops.contraction import tensordot
-from gpugrad.ops.creation import cast, clone, empty, full_like
+from gpugrad.ops.creation import cast, clone, empty, full_like, rounded_once
 from gpugrad.ops.indexing import index_select
 from gpugrad.ops.joining import cat, flip, meshgrid, roll, stack
 from gpugrad.ops.linear import dot, mm, outer
@@ -73,6 +73,11 @@ def cross(input: Any, other: Any, dim: int | None = None) -> Any:
     d = layout.normalize_axis(dim, len(shape), "cross")
     if not shape or input._array.shape[d] != 3 or other._array.shape[d] != 3:
         raise RuntimeError(f"cross: dimension {dim} must have size 3, got {describe(input, other)}")
+    return _cross(a, b, d)
+
+
+@rounded_once
+def _cross(a: Any, b: Any, d: int) -> Any:
     return e.sub(e.mul(roll(a, -1, d), roll(b, -2, d)), e.mul(roll(a, -2, d), roll(b, -1, d)))
 
 

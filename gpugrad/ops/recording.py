@@ -190,7 +190,8 @@ class OpNode(Node):
             program = self.plan.program(dtype)
             g = gradient._array
             backend = self.backend
-            if program is not None and g.dtype is dtype and gradient._backend is backend:
+            apart = dtype.itemsize == 2 and any(s is not None and s != g.shape for s in self.shapes)
+            if program is not None and g.dtype is dtype and gradient._backend is backend and not apart:
                 arrays = program(backend.map, g, saved)
                 if arrays is not None:
                     return self._as_gradients(arrays, gradient)
@@ -243,6 +244,8 @@ class OpNode(Node):
                 t = wrap(array, self.backend)
                 t._storage = storage
                 values.append(t)
+        if op.widens:
+            values = [_in_float32(v) for v in values]
         if op.variadic is not None:
             return tuple(op.variadic.function(*self.arguments(op.variadic, values)))
         result: list[Any] = [None] * len(self.edges)
@@ -408,6 +411,13 @@ def _edges(inputs: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 # -- undoing what broadcasting and promotion did -----------------------------------
+
+
+def _in_float32(x: Any) -> Any:
+    """Tensors of half types in float32; anything else as it is."""
+    if isinstance(x, Tensor) and x._array.dtype in dtypes.HALVES:
+        return _cast(x, dtypes.float32.numpy)
+    return x
 
 
 def _cast(x: Any, dtype: np.dtype) -> Any:

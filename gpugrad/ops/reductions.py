@@ -142,6 +142,7 @@ def _prod_vjp(g: Any, a: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
         S(([[0.0, 2.0], [3.0, 0.0]],), {"dim": 1}),
         S(((0, 3),), {"dim": 0}),
     ),
+    widens=True,
 )
 def _prod(backend: Any, a: Any, dim: tuple[int, ...], keepdim: bool, dtype: np.dtype) -> Any:
     return keep_dims(backend, backend.reduce("prod", a, dim, dtype), a.shape, dim, keepdim)

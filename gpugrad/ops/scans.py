@@ -13,6 +13,7 @@ from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import reductions, table
 from gpugrad.ops.creation import arange, cast, clone, full_like, zeros
+from gpugrad.ops.fused import widened
 from gpugrad.ops.indexing import gather
 from gpugrad.ops.joining import cat, flip
 from gpugrad.ops.movement import narrow, reshape
@@ -97,6 +98,7 @@ def _cumprod_vjp(g: Any, a: Any, y: Any, dim: int) -> Any:
     (_cumprod_vjp,),
     samples=(*_SCANS_0D, S(([0.0, 2.0, 0.0, 3.0],), {"dim": 0})),
     reference=_reference(np.cumprod),
+    widens=True,
 )
 def _cumprod(backend: Any, a: Any, dim: int, dtype: np.dtype) -> Any:
     return backend.scan("prod", a, dim, dtype)
@@ -175,6 +177,7 @@ def _logcumsumexp_vjp(g: Any, a: Any, y: Any, dim: int) -> Any:
     samples=_SCANS_0D,
     reference=lambda a, dim: np.logaddexp.accumulate(a, dim) if a.ndim else a,
     dtypes="f",
+    widens=True,
 )
 def _logcumsumexp(backend: Any, a: Any, dim: int) -> Any:
     work = backend.copy(a, wide_dtype(a.dtype))
@@ -264,12 +267,19 @@ def _areas(y: Any, x: Any, dx: Any, dim: int, op: str) -> tuple[Any, int]:
         if t is not None and t.dtype is dtypes.bool_:
             raise RuntimeError(f"{op}: {name} is a bool tensor ({describe(t)}); convert it with .float()")
     d = layout.normalize_axis(dim, y._array.ndim, op)
-    left, right = _neighbours(y, d)
+    left, right = _neighbours(widened(y), d)
     both = e.add(left, right)
     if x is None:
         return (both if dx is None or dx == 1 else e.mul(both, dx)), d
-    wide = _widths(x, y, d, op)
+    wide = _widths(widened(x), y, d, op)
     return e.mul(both, wide), d + max(wide._array.ndim - y._array.ndim, 0)
+
+
+def _narrowed(area: Any, y: Any, x: Any) -> Any:
+    """What was computed of ``y`` and ``x``, in their dtype if that is a half type."""
+    tensors = (y,) if x is None else (y, x)
+    half = any(t._array.dtype in dtypes.HALVES for t in tensors)
+    return cast(area, table.result_type(*tensors)) if half else area
 
 
 def _trapezoid_reference(y: Any, x: Any = None, dx: float = 1.0, dim: int = -1) -> Any:
@@ -288,7 +298,7 @@ def trapezoid(y: Any, x: Any = None, *, dx: Any = None, dim: int = -1) -> Any:
     if not y._array.shape[layout.normalize_axis(dim, y._array.ndim)]:
         shape = layout.reduced_shape(areas._array.shape, (d,), False)
         return zeros(shape, dtype=y.dtype, device=y.device)
-    return e.div(reductions.sum(areas, d), 2.0)
+    return _narrowed(e.div(reductions.sum(areas, d), 2.0), y, x)
 
 
 def _cumulative_reference(y: Any, dx: float = 1.0, dim: int = -1) -> Any:
@@ -303,7 +313,7 @@ def _cumulative_reference(y: Any, dx: float = 1.0, dim: int = -1) -> Any:
 def cumulative_trapezoid(y: Any, x: Any = None, *, dx: Any = None, dim: int = -1) -> Any:
     """The running integral of ``y`` along ``dim``, one element shorter than it; as :func:`trapezoid`."""
     areas, d = _areas(y, x, dx, dim, "cumulative_trapezoid")
-    return cumsum(e.div(areas, 2.0), d)
+    return _narrowed(cumsum(e.div(areas, 2.0), d), y, x)
 
 
 # -- numerical derivative ------------------------------------------------------------

@@ -107,6 +107,7 @@ def _scatter_reduce_grads(g: Any, a: Any, b: Any, c: Any, y: Any, dim: int, mode
         None,
         lambda g, a, b, c, y, dim, mode: _scatter_reduce_grads(g, a, b, c, y, dim, mode)[1],
     ),
+    widens=True,
 )
 def _scatter_reduce(backend: Any, a: Any, index: Any, src: Any, dim: int, mode: str, op: str = "scatter_reduce") -> Any:
     out = backend.copy(a)

@@ -15,7 +15,7 @@ import numpy as np
 from gpugrad import dtypes
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import cast
+from gpugrad.ops.creation import cast, rounded_once
 from gpugrad.ops.mapping import elementwise
 from gpugrad.ops.table import Sample as S
 from gpugrad.ops.table import composite
@@ -24,9 +24,11 @@ from gpugrad.ops.table import composite
 digamma: Any
 zeta: Any
 i1: Any
+i0e: Any
 i1e: Any
 bessel_j1: Any
 bessel_y1: Any
+k0e: Any
 k1e: Any
 xlogy: Any
 xlog1py: Any
@@ -94,6 +96,7 @@ log_ndtr = _special(
 
 
 @composite(reference=lambda a: np.exp(_host("log_ndtr")(a)), samples=(S(((3, 4),)), S(((),))), torch="special.ndtr")
+@rounded_once
 def ndtr(input: Any) -> Any:
     """The normal distribution function: the area under the standard normal density left of x."""
     return e.mul(e.erfc(e.mul(input, -math.sqrt(0.5))), 0.5)
@@ -141,6 +144,11 @@ def mvlgamma(input: Any, p: int) -> Any:
     """The logarithm of the multivariate gamma function of dimension ``p``. Raises RuntimeError for ``p`` < 1."""
     if p < 1:
         raise RuntimeError(f"mvlgamma: the dimension p must be at least 1, got {p}")
+    return _mvlgamma(input, p)
+
+
+@rounded_once
+def _mvlgamma(input: Any, p: int) -> Any:
     total = lgamma(input)
     for j in range(1, p):
         total = e.add(total, lgamma(e.sub(input, j / 2)))
@@ -207,18 +215,37 @@ def _over(y: Any, a: Any) -> Any:
     return _where_zero(a, 0.5, lambda safe: e.div(y, safe))
 
 
+def _i0e_slope(a: Any) -> Any:
+    return e.sub(i1e(a), e.mul(e.sign(a), i0e(a)))
+
+
+def _i1e_slope(a: Any) -> Any:
+    y = i1e(a)
+    return e.sub(e.sub(i0e(a), _over(y, a)), e.mul(e.sign(a), y))
+
+
+def _k0e_slope(a: Any) -> Any:
+    return e.sub(k0e(a), k1e(a))
+
+
+def _k1e_slope(a: Any) -> Any:
+    y = k1e(a)
+    return e.sub(e.sub(y, k0e(a)), e.div(y, a))
+
+
 i0 = _special("i0", "sf_i0(a)", lambda g, a: e.mul(g, i1(a)), dtypes="fib")
 i1 = _special("i1", "sf_i1(a)", lambda g, a, y: e.mul(g, e.sub(i0(a), _over(y, a))))
-i0e = _special("i0e", "sf_i0e(a)", lambda g, a, y: e.mul(g, e.sub(i1e(a), e.mul(e.sign(a), y))))
-i1e = _special("i1e", "sf_i1e(a)", lambda g, a, y: e.mul(g, e.sub(e.sub(i0e(a), _over(y, a)), e.mul(e.sign(a), y))))
+# Where differences cancel, not of the result, which half types have rounded.
+i0e = _special("i0e", "sf_i0e(a)", lambda g, a: e.mul(g, _i0e_slope(a)))
+i1e = _special("i1e", "sf_i1e(a)", lambda g, a: e.mul(g, _i1e_slope(a)))
 # PyTorch has no derivatives of the following.
 _BESSEL: dict[str, Any] = {"torch": "", "domain": (0.3, 12.0), "dtypes": "f"}
 bessel_j0 = _special("bessel_j0", "sf_j0(a)", lambda g, a: e.neg(e.mul(g, bessel_j1(a))), **_BESSEL)
 bessel_j1 = _special("bessel_j1", "sf_j1(a)", lambda g, a, y: e.mul(g, e.sub(bessel_j0(a), _over(y, a))), **_BESSEL)
 bessel_y0 = _special("bessel_y0", "sf_y0(a)", lambda g, a: e.neg(e.mul(g, bessel_y1(a))), **_BESSEL)
 bessel_y1 = _special("bessel_y1", "sf_y1(a)", lambda g, a, y: e.mul(g, e.sub(bessel_y0(a), e.div(y, a))), **_BESSEL)
-k0e = _special("k0e", "sf_k0e(a)", lambda g, a, y: e.mul(g, e.sub(y, k1e(a))), **_BESSEL)
-k1e = _special("k1e", "sf_k1e(a)", lambda g, a, y: e.mul(g, e.sub(e.sub(y, k0e(a)), e.div(y, a))), **_BESSEL)
+k0e = _special("k0e", "sf_k0e(a)", lambda g, a: e.mul(g, _k0e_slope(a)), **_BESSEL)
+k1e = _special("k1e", "sf_k1e(a)", lambda g, a: e.mul(g, _k1e_slope(a)), **_BESSEL)
 # The derivative of Ai is no function of Ai alone.
 airy_ai = _special("airy_ai", "sf_airy(a)", _no_derivative("airy_ai", "input"), torch="", samples=())
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpugrad import dtypes, layout
 from gpugrad.ops import elementwise as e
 from gpugrad.ops import table
-from gpugrad.ops.creation import cast, full, full_like
+from gpugrad.ops.creation import cast, full, full_like, rounded_once
 from gpugrad.ops.diagonals import diagonal
 from gpugrad.ops.indexing import gather
 from gpugrad.ops.linear import matmul
@@ -319,6 +319,12 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
     if not x.dtype.is_floating_point:
         x = cast(x, dtypes.get_default_dtype())
     weights = _weights(x, fweights, aweights)
+    out = _cov(x, correction, weights, aweights)
+    return squeeze(out) if out._array.size == 1 else out
+
+
+@rounded_once
+def _cov(x: Any, correction: int, weights: Any, aweights: Any) -> Any:
     n = x._array.shape[1]
     divisor: Any
     if weights is None:
@@ -337,8 +343,7 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
         divisor = e.clamp_min(divisor, 0.0)
     centred = e.sub(x, centre)
     other = centred if weights is None else e.mul(centred, weights)
-    out = e.div(matmul(centred, transpose(other, 0, 1)), divisor)
-    return squeeze(out) if out._array.size == 1 else out
+    return e.div(matmul(centred, transpose(other, 0, 1)), divisor)
 
 
 @composite(samples=(S(((3, 5),)), S(((5,),))), reference=np.corrcoef, dtypes="f")
@@ -347,6 +352,11 @@ def corrcoef(input: Any) -> Any:
     deviations, clipped to [-1, 1]; 0-d for a 1-d tensor."""
     if input._array.ndim > 2:
         raise RuntimeError(f"corrcoef: expected at most two dimensions, got {describe(input)}")
+    return _corrcoef(input)
+
+
+@rounded_once
+def _corrcoef(input: Any) -> Any:
     c = cov(input)
     if not c._array.ndim:
         return e.div(c, c)

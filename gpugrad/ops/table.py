@@ -62,7 +62,8 @@ class Op:
     """A row of the table. ``function`` is what users call; ``reference`` computes the same on
     ndarrays; ``domain`` bounds the random floats it is tested on; ``torch`` is PyTorch's
     dotted name where that is not ``name``; ``by_shape``: its vjps may be traced for the layout
-    of the operands and the parameters, which are all integers, tuples of such and dtypes."""
+    of the operands and the parameters, which are all integers, tuples of such and dtypes; ``widens``: its vjps take
+    several steps, which half types do in float32 to be rounded once, as those of all elementwise rows."""
 
     __slots__ = (
         "name",
@@ -79,8 +80,8 @@ class Op:
         "elementwise",
         "dtypes",
         "torch",
-        "views",
         "by_shape",
+        "widens",
     )
 
     def __init__(
@@ -96,6 +97,7 @@ class Op:
         dtypes: str = "fib",
         torch: str | None = None,
         by_shape: bool = False,
+        widens: bool = False,
     ) -> None:
         if name in OPS:
             raise ValueError(f"op {name!r} has a row already")
@@ -112,10 +114,10 @@ class Op:
         self.domain = domain
         self.differentiable = (vjp is not None) if differentiable is None else differentiable
         self.elementwise = kind == "elementwise"
-        self.views = kind == "view"
         self.dtypes = dtypes
         self.torch = torch or name
         self.by_shape = by_shape
+        self.widens = widens or self.elementwise
         OPS[name] = self
 
     def plan(self, edges: Sequence[Any]) -> Plan:
@@ -263,9 +265,7 @@ def number_dtype(x: Any) -> dtypes.DType:
 def _combine(higher: Any, lower: Any) -> Any:
     if higher is None or lower is None:
         return higher or lower
-    if lower.category > higher.category:
-        return lower if higher.category == 0 or lower.category == 2 else higher
-    return higher
+    return lower if lower.category > higher.category else higher
 
 
 # -- rows: primitives and views ----------------------------------------------

@@ -21,6 +21,9 @@ import numpy as np
 
 from gpugrad import layout
 from gpugrad.autograd.modes import mode
+from gpugrad.dtypes import HALVES
+
+_F32 = np.dtype(np.float32)
 
 #: ``program(map, g, saved)``: a gradient for each input (None where it has no edge), or None if a saved value was
 #: changed in place since; ``map`` is that of the backend, ``saved`` what the node keeps
@@ -71,6 +74,15 @@ class _Recorder:
         self.names |= {f"kernel{n}": kernel, f"compute{n}": compute, f"result{n}": result}
         self.lines.append(f"t{n} = map(kernel{n}, ({', '.join(operands)},), compute{n}, result{n})")
         return _StandIn(f"t{n}", result)
+
+    def round(self, results: list[str | None], dtype: np.dtype) -> bool:
+        """Let the lines that make ``results`` make them in ``dtype``; False if other lines read one of them too."""
+        for name in results:
+            if name is not None and name[0] == "t":
+                if any(f"{name}," in line for line in self.lines):
+                    return False
+                self.names[f"result{name[1:]}"] = dtype
+        return True
 
     def _constant(self, x: Any) -> str:
         if type(x) not in (bool, int, float):
@@ -143,16 +155,21 @@ class _ShapedRecorder(_Recorder):
 
 def write(plan: Any, dtype: np.dtype, wrap: Callable[[Any, Any], Any]) -> Program | None:
     """The program of a plan (of ``gpugrad.ops.table``) for calls whose tensors all have ``dtype``; None where its
-    vjps ask for more than ``map``, or give another dtype. ``wrap`` makes a tensor of an array and a backend."""
+    vjps ask for more than ``map``, or give another dtype. ``wrap`` makes a tensor of an array and a backend. Of half
+    types the steps are float32, and the gradients rounded once."""
     recorder = _Recorder()
-    values = [wrap(_StandIn("g", dtype), recorder)]
+    work = _F32 if dtype in HALVES else dtype
+    values = [wrap(_StandIn("g", work), recorder)]
     for k, position in enumerate(plan.saves):
         name = f"saved{k}"
-        values.append(Number(name) if position in plan.numbers else wrap(_StandIn(name, dtype), recorder))
+        values.append(Number(name) if position in plan.numbers else wrap(_StandIn(name, work), recorder))
     results = _run_rules(plan, lambda rule, places: [values[p] for p in places])
-    if results is None or any(r is not None and r.dtype != dtype for r in results):
+    if results is None or any(r is not None and r.dtype != work for r in results):
         return None
-    return _compiled("map", plan, recorder, [r and r.name for r in results])
+    names = [r and r.name for r in results]
+    if work is not dtype and not recorder.round(names, dtype):
+        return None
+    return _compiled("map", plan, recorder, names)
 
 
 def write_shaped(plan: Any, node: Any, g: Any, wrap: Callable[[Any, Any], Any]) -> ShapedProgram | None:

@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpugrad import layout
+from gpugrad.ops.creation import cast
+from gpugrad.ops.elementwise import add
+from gpugrad.ops.linear import SUMS
+from gpugrad.ops.reductions import sum as sum_
 from gpugrad.ops.table import Sample, describe, primitive, public, same_device
 
 _CONV = (
@@ -22,7 +26,7 @@ _CONV = (
 )
 
 
-def _conv_reference(x: Any, w: Any, stride: Any, dilation: Any, groups: int) -> np.ndarray:
+def _conv_reference(x: Any, w: Any, bias: Any = None, *, stride: Any, dilation: Any, groups: int) -> np.ndarray:
     """By definition: a loop over the elements of the kernel."""
     out = layout.window_counts(x.shape[2:], w.shape[2:], stride, dilation)
     result = np.zeros((x.shape[0], w.shape[0], *out), np.result_type(x, w))
@@ -37,7 +41,7 @@ def _conv_reference(x: Any, w: Any, stride: Any, dilation: Any, groups: int) -> 
             result[:, g * per_out : (g + 1) * per_out] += np.einsum(
                 "nc...,oc->no...", xs[(slice(None), slice(None), *cut)], ws[(slice(None), slice(None), *k)]
             )
-    return result
+    return result if bias is None else result + np.reshape(bias, (-1,) + (1,) * (x.ndim - 2))
 
 
 @primitive(
@@ -49,22 +53,32 @@ def _conv_reference(x: Any, w: Any, stride: Any, dilation: Any, groups: int) -> 
         lambda g, a, b_shape, stride, dilation, groups: _weight_grad(
             g, a, kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups
         ),
+        lambda g: sum_(g, (0, *range(2, g._array.ndim))),
     ),
     reference=_conv_reference,
-    samples=_CONV,
+    samples=(*_CONV, *(Sample((*s.inputs, s.inputs[1][:1]), s.kwargs) for s in _CONV)),
     dtypes="f",
     torch="",
 )
-def _convolution(backend: Any, a: Any, b: Any, stride: Any, dilation: Any, groups: int) -> Any:
-    return backend.convolve(a, b, stride, dilation, groups)
+def _convolution(backend: Any, a: Any, b: Any, c: Any = None, *, stride: Any, dilation: Any, groups: int) -> Any:
+    """With ``c`` a number is added for each channel of the result; half types are rounded once, after it."""
+    wide = SUMS.get(a.dtype)
+    if c is None:
+        return backend.convolve(a, b, stride, dilation, groups)
+    out = backend.convolve(a, b, stride, dilation, groups, *(() if wide is None else (wide,)))
+    s = len(stride)
+    c = backend.as_strided(c, (1, c.shape[0], *(1,) * s), (0, c.strides[0], *(0,) * s), 0)
+    return backend.map(add.kernel, (out, c), out.dtype, a.dtype)
 
 
 @primitive(
     "convolution_input_grad",
     (
-        lambda g, b, stride, dilation, groups: _convolution(g, b, stride=stride, dilation=dilation, groups=groups),
+        lambda g, b, stride, dilation, groups: _convolution(
+            _alike(g, b), b, stride=stride, dilation=dilation, groups=groups
+        ),
         lambda g, a, b_shape, stride, dilation, groups: _weight_grad(
-            a, g, kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups
+            a, _alike(g, a), kernel=tuple(b_shape[2:]), stride=stride, dilation=dilation, groups=groups
         ),
     ),
     samples=(
@@ -73,8 +87,16 @@ def _convolution(backend: Any, a: Any, b: Any, stride: Any, dilation: Any, group
     dtypes="f",
     torch="",
 )
-def _input_grad(backend: Any, a: Any, b: Any, size: Any, stride: Any, dilation: Any, groups: int) -> Any:
-    return backend.convolve_input_grad(a, b, size, stride, dilation, groups)
+def _input_grad(
+    backend: Any, a: Any, b: Any, size: Any, stride: Any, dilation: Any, groups: int, wide: bool = False
+) -> Any:
+    """With ``wide`` half types give float32, as more is to be added before they are rounded."""
+    dtype = SUMS.get(a.dtype) if wide else None
+    return backend.convolve_input_grad(a, b, size, stride, dilation, groups, *(() if dtype is None else (dtype,)))
+
+
+def _alike(g: Any, x: Any) -> Any:
+    return g if g.dtype is x.dtype else cast(g, x.dtype)
 
 
 @primitive(
@@ -112,12 +134,21 @@ def _check_conv(op: str, x: Any, weight: Any, channels: int, groups: int) -> Non
 
 
 @public("convolution")
-def convolution(x: Any, weight: Any, stride: Sequence[int], dilation: Sequence[int], groups: int = 1) -> Any:
+def convolution(
+    x: Any, weight: Any, stride: Sequence[int], dilation: Sequence[int], groups: int = 1, bias: Any = None
+) -> Any:
     """Cross-correlation without padding: ``[n, c, *size]`` with ``[o, c/groups, *kernel]`` gives
-    ``[n, o, *out]``. Tuples have one entry per spatial dimension. Raises RuntimeError."""
+    ``[n, o, *out]``, to which ``bias``, ``[o]`` of the same dtype, is added. Tuples have one entry per spatial
+    dimension. Raises RuntimeError."""
     _check_conv("convolution", x, weight, weight._array.shape[1] * groups, groups)
     _check_window("convolution", x, weight._array.shape[2:], stride, dilation)
-    return _convolution(x, weight, stride=tuple(stride), dilation=tuple(dilation), groups=groups)
+    options = {"stride": tuple(stride), "dilation": tuple(dilation), "groups": groups}
+    return _convolution(x, weight, **options) if bias is None else _convolution(x, weight, bias, **options)
+
+
+_convolution.op.function = lambda x, weight, bias=None, **options: convolution(  # type: ignore[attr-defined]
+    x, weight, bias=bias, **options
+)
 
 
 def _check_window(op: str, x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> None:
@@ -136,17 +167,24 @@ def _check_window(op: str, x: Any, kernel: Sequence[int], stride: Sequence[int],
 
 @public("convolution_input_grad")
 def convolution_transpose(
-    x: Any, weight: Any, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int = 1
+    x: Any,
+    weight: Any,
+    size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+    wide: bool = False,
 ) -> Any:
     """The adjoint of :func:`convolution` in its input: ``[n, o, *out]`` with ``[o, c/groups, *kernel]``
-    gives ``[n, c, *size]``."""
+    gives ``[n, c, *size]``, of float32 for half types if ``wide``."""
     _check_conv("convolution_transpose", x, weight, weight._array.shape[0], groups)
     want = layout.window_counts(size, weight._array.shape[2:], stride, dilation)
     if tuple(want) != tuple(x._array.shape[2:]):
         raise RuntimeError(
             f"convolution_transpose: an output of size {tuple(size)} does not belong to an input of {describe(x)}"
         )
-    return _input_grad(x, weight, size=tuple(size), stride=tuple(stride), dilation=tuple(dilation), groups=groups)
+    options = {"size": tuple(size), "stride": tuple(stride), "dilation": tuple(dilation), "groups": groups}
+    return _input_grad(x, weight, **options, wide=True) if wide else _input_grad(x, weight, **options)
 
 
 def _pool_reference(a: np.ndarray, kernel: Any, stride: Any, dilation: Any) -> np.ndarray:

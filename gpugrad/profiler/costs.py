@@ -101,7 +101,7 @@ def _reduce(value: Any, /, kind: str, array: Any, *rest: Any, **named: Any) -> t
     return _total(array, value), array.size if adds else 0
 
 
-def _matmul(value: Any, /, a: Any, b: Any) -> tuple[int, int]:
+def _matmul(value: Any, /, a: Any, b: Any, *rest: Any, **named: Any) -> tuple[int, int]:
     return _total(a, b, value), 2 * value.size * a.shape[-1] if _floating(a.dtype) else 0
 
 

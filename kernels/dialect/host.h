@@ -42,6 +42,8 @@ typedef f64 double8 __attribute__((vector_size(64)));
 // Kernels whose items need nothing of each other run here too, one after another: the number of the one that runs.
 static __thread i64 gg_item;
 #define GLOBAL_ID ((IDX)gg_item)
+#define FIRST(p, id) __sync_val_compare_and_swap((i32 *)(p), 0, (id))
+#define MUL_HIGH_U64(a, b) ((u64)(((unsigned __int128)(a) * (b)) >> 64))
 
 // A loop whose turns do not depend on each other but for the reductions named: SIMD(reduction(+:total)).
 #define PRAGMA_(text) _Pragma(#text)

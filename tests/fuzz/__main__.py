@@ -40,6 +40,7 @@ def main() -> int:
     end = time.monotonic() + 60 * options.minutes
     tried = 0
     found: Counter[str] = Counter()
+    reported: set[str] = set()
     batch = options.seed
     while time.monotonic() < end:
         failures: list[tuple[list[str], str]] = []
@@ -62,7 +63,10 @@ def main() -> int:
         for lines, text in failures:
             found[kind(text)] += 1
             if found[kind(text)] <= 3:
-                _report(shorten(lines, lambda some: verdict(some, devices, torch)), devices, torch, options.keep)
+                small = shorten(lines, lambda some: verdict(some, devices, torch))
+                if "\n".join(small) not in reported:  # a batch may hold a program several times
+                    reported.add("\n".join(small))
+                    _report(small, devices, torch, options.keep)
     print(f"{tried} programs tried, {found.total()} failures of {len(found)} kinds", flush=True)
     return 1 if found else 0
 

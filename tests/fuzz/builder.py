@@ -171,6 +171,11 @@ class Builder:
         self.exact[name] = exact and sharp
 
 
+def is_bool(x: Any) -> bool:
+    """Whether a tensor is a mask."""
+    return str(x.dtype).endswith("bool")
+
+
 def broadcasts(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether two shapes do."""
     return all(m == n or m == 1 or n == 1 for m, n in zip(a[::-1], b[::-1], strict=False))

@@ -27,16 +27,22 @@ def difference(lines: list[str], left: Outcome, right: Outcome, names: tuple[str
         if (a is None) != (b is None):
             who, error = (one, a) if a is not None else (two, b)
             return f"only {who} raises at `{line}`: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    if left.tensors.keys() != right.tensors.keys():
-        return f"other tensors: {sorted(left.tensors.keys() ^ right.tensors.keys())}"
+    of_gradients = _of_gradients(lines)
+    missing = left.tensors.keys() ^ right.tensors.keys()
+    if missing - of_gradients:  # a gradient that is 0 need not exist
+        return f"other tensors: {sorted(missing)}"
     limit = tolerance(lines)
     # How far a walk came before it raised depends on the order in which it visits nodes.
     whole = not any(e is not None and "backward" in line for line, e in zip(lines, left.errors, strict=True))
-    loose = _of_gradients(lines) if two.startswith("PyTorch") else set()
+    loose = of_gradients if two.startswith("PyTorch") else set()
     for name, a in left.tensors.items():
+        if name in missing:
+            continue
         found = _tensor(a, right.tensors[name], limit, whole, name in loose)
         if found:
             return f"{name}: {found} ({one} and {two})"
+    if missing:
+        return None
     if left.shared != right.shared:
         return (
             f"sharing memory: {sorted(left.shared - right.shared)} only in {one}, "

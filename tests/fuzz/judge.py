@@ -17,12 +17,15 @@ REFUSED_BY_PYTORCH = re.compile(
     r"|A view was created in no_grad mode"
     r"|has been detached in-place"
     r"|a leaf Variable that requires grad is being used in an in-place operation"  # also of views whose base is none
+    r"|ZeroTensors are immutable"  # of derivatives of derivatives that are 0
 )
 REFUSED_BY_GPUGRAD = re.compile(r"is expanded, several of its elements share|is a view and shares its base's graph")
 #: rows that save an input where PyTorch happens to save a copy, or its result: changing it is an error here alone
 STRICTER = re.compile(r"(matmul|cross_entropy_fused): .* was saved for backward and then changed in place")
-#: whether a constant derivative has a graph
-GRAPHLESS = re.compile(r"does not require grad")
+#: whether a constant derivative has a graph, or one that is 0 exists
+GRAPHLESS = re.compile(r"does not require grad|'NoneType' object has no attribute")
+#: a part of a tensor is assigned to: through a view
+PART_WRITTEN = re.compile(r"\] [-+*/]?= ")
 #: of graphs walked twice: whether a node keeps values that are gone after the first walk is each library's own
 WALKED = re.compile(r"already walked|through the graph a second time")
 
@@ -49,8 +52,9 @@ def verdict(lines: Sequence[str], devices: Sequence[str], torch: Any = None) -> 
 
 def _same_library(mine: Exception | None, other: Exception | None) -> bool:
     """Whether one device may raise what another does not: a fused routine saves other values than its plain
-    definition."""
-    return bool(CHANGED.search(str(mine or other)) or WALKED.search(str(mine or other)))
+    definition, and second derivatives through the two depend on other tensors."""
+    text = str(mine or other)
+    return bool(CHANGED.search(text) or WALKED.search(text) or GRAPHLESS.search(text))
 
 
 def _other_library(mine: Exception | None, other: Exception | None) -> bool:
@@ -87,8 +91,11 @@ def _compared(
         elif torch is not None and other is not None and CHANGED.search(str(other)):
             # A value that gpugrad need not save, or saved a copy of: then its gradients are those of PyTorch where that
             # copies what is about to change.
-            if left.shared:  # the copies are not right for views
-                return None
+            views = left.shared or any(PART_WRITTEN.search(line) for line in lines)
+            if views or any(e is not None and CHANGED.search(str(e)) for e in left.errors):
+                return (
+                    None  # the copies are not right for views, and gpugrad may refuse another line for the same reason
+                )
             with torch.autograd.graph.allow_mutation_on_saved_tensors():
                 right = run(lines)
             return difference(lines, left, right, ("gpugrad", "PyTorch saving copies"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.builder import Builder, broadcasts, fits_into
+from tests.fuzz.builder import Builder, broadcasts, fits_into, is_bool
 
 EXACT = ("neg", "clone", "contiguous", "positive", "square", "detach", "conj")
 KINKS = (
@@ -20,7 +20,6 @@ SMOOTH = (
 )  # fmt: skip
 POSITIVE = ("sqrt", "rsqrt", "log", "log2", "log10", "log1p", "reciprocal", "lgamma", "digamma")
 PREDICATES = ("isnan", "isfinite", "isinf", "logical_not", "signbit")
-IN_PLACE = ("neg", "square", "exp", "tanh", "sigmoid", "sin", "cos", "atan", "erf", "expm1")
 
 
 def leaf(b: Builder) -> None:
@@ -48,32 +47,24 @@ def _call(name: str, x: str) -> str:
 
 
 def unary(b: Builder) -> None:
-    """An elementwise function of one tensor."""
+    """An elementwise function of one tensor: of each kind those it is defined for, of numbers that stay small."""
     kind = b.choose(5)
     if kind == 0:
-        x = b.pick(b.tame)
-        if x:
-            name = b.one(EXACT)
-            if not (str(b[x].dtype).endswith("bool") and name in ("neg", "square", "positive", "conj")):
-                b.define(_call(name, x))
+        x, names = b.pick(b.tame), EXACT
+        if x and is_bool(b[x]):
+            names = ("clone", "contiguous", "detach")
     elif kind == 1:
-        x = b.floating(b.tame, exact=True)
-        if x:
-            name = b.one(KINKS)
-            b.define(_call(name, x), exact=name in KINKS[:9])
+        x, names = b.floating(b.tame, exact=True), KINKS
     elif kind == 2:
-        x = b.pick(exact=True)
-        if x:
-            b.define(_call(b.one(PREDICATES), x))
+        x, names = b.pick(exact=True), PREDICATES
     elif kind == 3:
-        x = b.floating(lambda t: _between(t, 0.125, 64))
-        if x:
-            b.define(_call(b.one(POSITIVE), x), exact=False)
+        x, names = b.floating(lambda t: _between(t, 0.125, 64)), POSITIVE
     else:
         x = b.floating(lambda t: _between(t, -8, 8)) if b.choose(4) else b.pick(b.tame)
-        if x:
-            name = b.one(SMOOTH if b[x].is_floating_point() else SMOOTH[:10])
-            b.define(_call(name, x), exact=False)
+        names = SMOOTH if x and b[x].is_floating_point() else SMOOTH[:10]
+    if x:
+        name = b.one(names)
+        b.define(_call(name, x), exact=kind < 3 and not name.startswith("F."))
 
 
 def _between(x: Any, low: float, high: float) -> bool:
@@ -81,8 +72,8 @@ def _between(x: Any, low: float, high: float) -> bool:
     return bool((v >= low).all() and (v <= high).all())
 
 
-def _is_bool(x: Any) -> bool:
-    return str(x.dtype).endswith("bool")
+def _number(text: str) -> bool:
+    return not text.startswith("v")
 
 
 def binary(b: Builder) -> None:
@@ -94,34 +85,25 @@ def binary(b: Builder) -> None:
     if y is None:
         return
     kind = b.choose(10)
-    both_bool = _is_bool(b[x]) and (y in ("True", "False") or y.startswith("v") and _is_bool(b[y]))
+    masks = is_bool(b[x]) or (y in ("True", "False") if _number(y) else is_bool(b[y]))  # which cannot be subtracted
+    floats = b[x].is_floating_point() and (_number(y) or b[y].is_floating_point())
     if kind < 6:
-        signs = ["+", "*", "+", "*"] if _is_bool(b[x]) or both_bool else ["+", "-", "*"]
-        if y.startswith("v") and _is_bool(b[y]):
-            signs = ["+", "*"]
+        sign = b.one(("+", "*") if masks else ("+", "-", "*"))
         left, right = (x, y) if b.choose(4) else (y, x)
-        b.define(f"{left} {b.one(signs)} {right}")
-    elif kind == 6 and y.startswith("v"):
-        if not both_bool:
-            b.define(f"T.{b.one(('add', 'sub') if not _is_bool(b[x]) and not _is_bool(b[y]) else ('add',))}"
-                     f"({x}, {y}, alpha={b.one((2, -1, 3))})")  # fmt: skip
-    elif kind == 7:
-        if y.startswith("v") and _between_zero(b, y):
-            b.define(f"{x} / {y}", exact=False)
-        elif not y.startswith("v") and b[x].is_floating_point() and y not in ("0", "True", "False"):
-            b.define(f"{x} / {y}", exact=y in ("2", "-1", "0.5", "1"))
-    elif kind == 8:
-        if b[x].is_floating_point() and (not y.startswith("v")) and y not in ("True", "False"):
-            power = b.one(("2", "3", "1", "0"))
-            b.define(f"{x} ** {power}")
-    elif y.startswith("v"):
-        if b[x].is_floating_point() and b[y].is_floating_point():
-            name = b.one(("atan2", "hypot", "logaddexp"))
-            if _between_zero(b, x) and _between_zero(b, y):
-                b.define(f"T.{name}({x}, {y})", exact=False)
+        b.define(f"{left} {sign} {right}")
+    elif kind == 6 and not _number(y) and not (is_bool(b[x]) and is_bool(b[y])):
+        b.define(f"T.{'add' if masks else b.one(('add', 'sub'))}({x}, {y}, alpha={b.one((2, -1, 3))})")
+    elif kind == 7 and not _number(y) and _apart_from_zero(b, y):
+        b.define(f"{x} / {y}", exact=False)
+    elif kind == 7 and floats and y not in ("0", "True", "False"):
+        b.define(f"{x} / {y}", exact=y in ("2", "-1", "0.5", "1"))
+    elif kind == 8 and floats:
+        b.define(f"{x} ** {b.one(('2', '3', '1', '0'))}")
+    elif kind == 9 and not _number(y) and floats and _apart_from_zero(b, x) and _apart_from_zero(b, y):
+        b.define(f"T.{b.one(('atan2', 'hypot', 'logaddexp'))}({x}, {y})", exact=False)
 
 
-def _between_zero(b: Builder, name: str) -> bool:
+def _apart_from_zero(b: Builder, name: str) -> bool:
     return bool((np.abs(b.values(name)) >= 0.125).all())
 
 
@@ -139,12 +121,13 @@ def jumpy(b: Builder) -> None:
     elif kind == 2:
         b.define(f"T.{b.one(('maximum', 'minimum'))}({x}, {y})")
     elif kind == 3:
-        if not (_is_bool(b[x]) or _is_bool(b[y])) and _between_zero(b, y):
-            b.define(f"T.{b.one(('remainder', 'fmod'))}({x}.detach(), {y}.detach())")
+        if not (is_bool(b[x]) or is_bool(b[y])) and _apart_from_zero(b, y):
+            # + 0: the sign of a remainder that is zero is each library's own
+            b.define(f"T.{b.one(('remainder', 'fmod'))}({x}.detach(), {y}.detach()) + 0")
     elif kind == 4:
         b.define(f"T.logical_{b.one(('and', 'or', 'xor'))}({x}, {y})")
     else:
-        z = b.pick(lambda t: _is_bool(t) and broadcasts(tuple(t.shape), tuple(b[x].shape)), exact=True)
+        z = b.pick(lambda t: is_bool(t) and broadcasts(tuple(t.shape), tuple(b[x].shape)), exact=True)
         if z:
             b.define(f"T.where({z}, {x}, {y if b.choose(3) else b.number()})")
 
@@ -167,10 +150,10 @@ def several(b: Builder) -> None:
         b.define(f"T.lerp({x}, {y}, {b.one(('0.5', '0.25', '2.0'))})")
     elif kind == 2:
         b.define(f"T.addcmul({x}, {y}, {z}, value={b.one((1, 2, -1))})")
-    elif kind == 3 and _between_zero(b, z):
+    elif kind == 3 and _apart_from_zero(b, z):
         b.define(f"T.addcdiv({x}, {y}, {z}, value=0.5)", exact=False)
     elif kind == 4:
-        mask = b.pick(lambda t: _is_bool(t) and fits_into(tuple(t.shape), tuple(b[x].shape)), exact=True)
+        mask = b.pick(lambda t: is_bool(t) and fits_into(tuple(t.shape), tuple(b[x].shape)), exact=True)
         if mask:
             b.define(f"{x}.masked_fill({mask}, {b.number()})")
 
@@ -195,7 +178,7 @@ def reduction(b: Builder) -> None:
         name = b.one(("max", "min"))
         if _distinct(t):
             b.define(f"{x}.{name}({dim}{keep})", results=2)
-    elif kind == 6 and b.exact[x] and not _is_bool(t):
+    elif kind == 6 and b.exact[x] and not is_bool(t):
         if _distinct(t):
             b.define(f"{x}.{b.one(('argmax', 'argmin'))}({b.dim(t)}{keep})")
     elif kind == 7 and b.exact[x]:
@@ -204,7 +187,7 @@ def reduction(b: Builder) -> None:
         text = b.one((f"{x}.var({b.dim(t)})", f"{x}.std()", f"{x}.logsumexp({b.dim(t)}{keep})", f"{x}.norm()",
                       f"T.linalg.vector_norm({x}, 2, {b.dim(t)})", f"{x}.var(unbiased=False)"))  # fmt: skip
         b.define(text, exact=False)
-    elif kind == 9 and t.is_floating_point() and b.small(x, limit=2) and _between_zero(b, x):
+    elif kind == 9 and t.is_floating_point() and b.small(x, limit=2) and _apart_from_zero(b, x):
         b.define(f"{x}.prod({b.dim(t)}{keep})", exact=False)
 
 
@@ -229,7 +212,7 @@ def order(b: Builder) -> None:
         b.define(f"{x}.cumsum({dim})")
     elif kind == 1 and b.small(x, limit=2):
         b.define(f"{x}.cumprod({dim})", exact=False)
-    elif b[x].numel() and _distinct(b[x]) and not _is_bool(b[x]):
+    elif b[x].numel() and _distinct(b[x]) and not is_bool(b[x]):
         if kind == 2:
             b.define(f"{x}.sort({dim}{b.one(('', ', descending=True'))})", results=2)
         elif kind == 3:

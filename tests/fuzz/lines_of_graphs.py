@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.fuzz.builder import Builder
+from tests.fuzz.programs import NAME
 
 
 def _recorded(x: Any) -> bool:
@@ -52,9 +53,10 @@ def _alone(b: Builder, name: str) -> bool:
 def _unseen(b: Builder, name: str) -> bool:
     """Whether no derivative can depend on the memory of a tensor: what is written through ``.data`` is not noticed."""
     memory = b.runner.memory(b[name])
-    return not any(b.runner.memory(b[n]) == memory and b[n].requires_grad for n in b.exact) and not any(
-        name in line for line in b.lines if "grad" in line or "@" in line or "*" in line or "/" in line
-    )
+    names = [n for n in b.runner.names if NAME.fullmatch(n) and hasattr(b[n], "detach")]
+    alike = {n for n in names if b.runner.memory(b[n]) == memory}
+    graph = [line for line in b.lines if "grad" in line or "@" in line or "*" in line or "/" in line]
+    return not any(b[n].requires_grad for n in alike) and not any(alike & set(NAME.findall(line)) for line in graph)
 
 
 def leave(b: Builder) -> None:

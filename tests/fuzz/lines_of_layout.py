@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.builder import FLOATS, INTEGERS, Builder, broadcasts, fits_into
-
-
-def _is_bool(x: Any) -> bool:
-    return str(x.dtype).endswith("bool")
+from tests.fuzz.builder import FLOATS, INTEGERS, Builder, broadcasts, fits_into, is_bool
 
 
 def _split_shape(b: Builder, count: int) -> tuple[int, ...]:
@@ -81,7 +77,10 @@ def view(b: Builder) -> None:
         if t.shape[d] >= 2:
             b.define(f"{x}.unfold({d}, 2, {b.one((1, 2))})")
     elif kind == 14:
-        b.define(f"{x}.detach()" if b.choose(2) else f"{x}.data")
+        if b.choose(2):
+            b.define(f"{x}.detach()")
+        elif b.define(f"{x}.data"):
+            b.exact.pop(f"v{b.count - 1}")  # what is written through it goes unnoticed: lines_of_graphs.leave does so
     elif kind == 15 and t.is_contiguous() and t.numel() >= 2 and n:
         b.define(f"{x}.as_strided(({t.numel() // 2}, 2), (2, 1))")
 
@@ -115,7 +114,7 @@ def _index(b: Builder, x: Any) -> str | None:
     if kind < 2 or not x.ndim:
         return _basic(b, x)
     if kind == 2:
-        mask = b.pick(lambda m: _is_bool(m) and tuple(m.shape) == tuple(x.shape)[: m.ndim], exact=True)
+        mask = b.pick(lambda m: is_bool(m) and tuple(m.shape) == tuple(x.shape)[: m.ndim], exact=True)
         if mask:
             return mask
     if not all(x.shape):
@@ -155,7 +154,7 @@ def indexing(b: Builder) -> None:
     elif kind == 2:
         b.define(f"T.take({x}, index({_numbers(b, t.numel(), 3)}))")
     elif kind == 3:
-        mask = b.pick(lambda m: _is_bool(m) and broadcasts(tuple(m.shape), tuple(t.shape)), exact=True)
+        mask = b.pick(lambda m: is_bool(m) and broadcasts(tuple(m.shape), tuple(t.shape)), exact=True)
         if mask:
             b.define(f"T.masked_select({x}, {mask})")
     elif kind == 4:
@@ -252,9 +251,9 @@ def binary_in_place(b: Builder) -> None:
                    u.dtype.category <= t.dtype.category)  # fmt: skip
     if y is None or _overlap(b, x, y):
         return
-    if _is_bool(t) and (not y.startswith("v") or not _is_bool(b[y])):
+    if is_bool(t) and (not y.startswith("v") or not is_bool(b[y])):
         return
-    signs = ("+", "*") if _is_bool(t) or (y.startswith("v") and _is_bool(b[y])) else ("+", "-", "*")
+    signs = ("+", "*") if is_bool(t) or (y.startswith("v") and is_bool(b[y])) else ("+", "-", "*")
     sign = b.one(signs)
     name = {"+": "add_", "-": "sub_", "*": "mul_"}[sign]
     if b.choose(3):
@@ -325,7 +324,7 @@ def fill(b: Builder) -> None:
         if y and not _overlap(b, x, y) and x != y:
             b.change(f"{x}.copy_({y})", x)
     elif kind == 3 and t.is_floating_point():
-        mask = b.pick(lambda m: _is_bool(m) and fits_into(tuple(m.shape), shape), exact=True)
+        mask = b.pick(lambda m: is_bool(m) and fits_into(tuple(m.shape), shape), exact=True)
         if mask and not _overlap(b, x, mask):
             b.change(f"{x}.masked_fill_({mask}, {b.number()})", x)
     elif kind == 4 and t.is_floating_point() and b.exact[x]:

@@ -112,6 +112,8 @@ from gpugrad.nn.functional.multilabel import (
     multilabel_soft_margin_loss,
 )
 from gpugrad.nn.functional.normalization import (
+    add_layer_norm,
+    add_rms_norm,
     batch_norm,
     group_norm,
     instance_norm,
@@ -180,6 +182,8 @@ __all__ = [
     "adaptive_max_pool2d_with_indices",
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_with_indices",
+    "add_layer_norm",
+    "add_rms_norm",
     "affine_grid",
     "alpha_dropout",
     "avg_pool1d",

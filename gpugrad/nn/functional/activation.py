@@ -12,6 +12,7 @@ from gpugrad import dtypes, ops
 from gpugrad.autograd import is_grad_enabled
 from gpugrad.errors import DTypeError
 from gpugrad.ops import creation
+from gpugrad.ops.creation import rounded_once
 from gpugrad.ops.elementwise import where
 from gpugrad.ops.reductions import require_floating
 from gpugrad.tensor import Tensor
@@ -105,6 +106,7 @@ def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     return elu(input, alpha, inplace=True)
 
 
+@rounded_once
 def _elu(x: Tensor, alpha: float, scale: float, beta: float) -> Tensor:
     # The clamp keeps exp of large positives, which where() drops, from overflowing its gradient.
     negative = (x.clamp(max=0) * beta).expm1() * (alpha * scale)
@@ -150,7 +152,12 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x)) (Misra 2019)."""
     x = _kept(input, inplace)
-    return _into(input, x * softplus(x).tanh(), inplace)
+    return _into(input, _mish(x), inplace)
+
+
+@rounded_once
+def _mish(x: Tensor) -> Tensor:
+    return x * softplus(x).tanh()
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -161,6 +168,11 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow on either side."""
     require_floating(input, "logsigmoid")
+    return _logsigmoid(input)
+
+
+@rounded_once
+def _logsigmoid(input: Tensor) -> Tensor:
     negative = input.clamp(max=0)
     positive = input.clamp(min=0)
     return where(input < 0, negative - negative.exp().log1p(), -((-positive).exp().log1p()))
@@ -169,15 +181,26 @@ def logsigmoid(input: Tensor) -> Tensor:
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """x / 6 + 1/2 cut to [0, 1]."""
     require_floating(input, "hardsigmoid")
-    return _into(input, hardtanh(input, -3.0, 3.0) / 6.0 + 0.5, inplace)
+    return _into(input, _hardsigmoid(input), inplace)
+
+
+@rounded_once
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return hardtanh(x, -3.0, 3.0) / 6.0 + 0.5
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x) (Howard et al. 2019)."""
-    x = _kept(input, inplace)
-    return _into(input, x * hardsigmoid(x), inplace)
+    require_floating(input, "hardswish")
+    return _into(input, _hardswish(_kept(input, inplace)), inplace)
 
 
+@rounded_once
+def _hardswish(x: Tensor) -> Tensor:
+    return x * _hardsigmoid(x)
+
+
+@rounded_once
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     return input / (input.abs() + 1.0)
@@ -198,6 +221,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return where(input.abs() <= lambd, 0.0 * input.detach(), input)
 
 
+@rounded_once
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x)."""
     return input - input.tanh()
@@ -222,7 +246,11 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         raise RuntimeError(
             f"glu: dimension {dim} of input {tuple(input.shape)} cannot be split in two: size {input.shape[dim]} is odd"
         )
-    a, b = input.chunk(2, dim)
+    return _gated(*input.chunk(2, dim))
+
+
+@rounded_once
+def _gated(a: Tensor, b: Tensor) -> Tensor:
     return a * b.sigmoid()
 
 

@@ -170,10 +170,9 @@ def linear_cross_entropy(
 
     Without further dimensions, where there are more than ``CHUNK`` (16.8 million) logits in more than 256 rows, or
     with ``options.batch_chunk_size`` rows where that is given, they are made for some rows at a time and never held
-    all at
-    once, nor are their probabilities, forward or backward. What differs from the plain definition is in which order the
-    gradients of weight and bias are summed up. Half types: logits of that type, loss in float32. Second derivatives go
-    through the plain definition.
+    all at once, nor are their probabilities, forward or backward. What differs from the plain definition is in which
+    order the gradients of weight and bias are summed up. Half types: logits of that type, loss in float32. Second
+    derivatives go through the plain definition.
 
     Raises as :func:`linear` and :func:`cross_entropy` do."""
     if input.dim() not in (1, 2) or linear_weight.dim() < 2 or (input.dim() == 1 and linear_weight.dim() > 2):
@@ -191,8 +190,11 @@ def linear_cross_entropy(
         loss = _chunked(input, linear_weight, linear_bias, lambda: (target, weight, chosen))
         return loss.to(input.dtype) if narrow else loss
     sizes = linear_weight.shape[:-1]
-    bias = None if linear_bias is None else linear_bias.reshape(-1)
-    logits = linear(input, linear_weight.flatten(0, -2), bias).unflatten(-1, sizes)
+    if len(sizes) == 1:
+        logits = linear(input, linear_weight, linear_bias)
+    else:
+        bias = None if linear_bias is None else linear_bias.reshape(-1)
+        logits = linear(input, linear_weight.flatten(0, -2), bias).unflatten(-1, sizes)
     return _cast_cross_entropy(
         logits, target, weight=weight, ignore_index=ignore, reduction=reduction, label_smoothing=label_smoothing
     )

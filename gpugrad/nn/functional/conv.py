@@ -62,9 +62,7 @@ def _convolve(
         )
     if any(before) or any(after):
         x = ops.pad(x, _pairs(before, after))
-    y = ops.convolution(x, weight, stride, dilation, groups)
-    if bias is not None:
-        y = y + bias.reshape((1, -1) + (1,) * n)
+    y = ops.convolution(x, weight, stride, dilation, groups, bias)
     return y.squeeze(0) if alone else y
 
 
@@ -173,12 +171,12 @@ def _convolve_transpose(
             f"{op}: input of shape {tuple(x.shape)} with kernel {kernel}, stride {stride} and padding "
             f"{padding} gives an empty output of size {tuple(size)}"
         )
-    y = ops.convolution_transpose(x, weight, tuple(whole), stride, dilation, groups)
+    y = ops.convolution_transpose(x, weight, tuple(whole), stride, dilation, groups, wide=bias is not None)
     if any(padding) or any(extra):
         # No input reaches the extra rim that output_padding asks for: there it is the bias alone.
         y = ops.pad(y, _pairs([-p for p in padding], [e - p for e, p in zip(extra, padding, strict=True)]))
     if bias is not None:
-        y = y + bias.reshape((1, -1) + (1,) * n)
+        y = (y + bias.reshape((1, -1) + (1,) * n)).to(x.dtype)
     return y.squeeze(0) if alone else y
 
 

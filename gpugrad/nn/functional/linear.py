@@ -9,6 +9,7 @@ from gpugrad.nn.functional.shapes import is_integer
 from gpugrad.ops import creation
 from gpugrad.ops.elementwise import where
 from gpugrad.ops.linear import linear as affine
+from gpugrad.ops.linear import unlisted_matmul
 from gpugrad.tensor import Tensor
 
 
@@ -38,7 +39,13 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             f"bilinear: inputs of {input1.shape[-1]} and {input2.shape[-1]} features do not fit "
             f"weight of shape {tuple(weight.shape)}"
         )
-    left = input1.reshape(-1, in1).matmul(weight.permute(1, 0, 2).reshape(in1, out * in2))
+    return _bilinear(input1, input2, weight, bias)
+
+
+@creation.rounded_once
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out, in1, in2 = weight.shape
+    left = unlisted_matmul(input1.reshape(-1, in1), weight.permute(1, 0, 2).reshape(in1, out * in2))
     result = (left.reshape(-1, out, in2) * input2.reshape(-1, 1, in2)).sum(-1, dtype=left.dtype)
     result = result.reshape(*input1.shape[:-1], out)
     return result if bias is None else result + bias
@@ -98,7 +105,12 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return ops.one_hot(tensor, num_classes)
 
 
+@creation.rounded_once
+def _normalize(input: Tensor, p: float, dim: int, eps: float) -> Tensor:
+    return input / input.norm(p, dim=dim, keepdim=True).clamp(min=eps)
+
+
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """x divided by its p-norm along ``dim`` (at least ``eps``), written into ``out`` if that is given."""
-    result = input / input.norm(p, dim=dim, keepdim=True).clamp(min=eps)
+    result = _normalize(input, p, dim, eps)
     return result if out is None else store("normalize", result, out)

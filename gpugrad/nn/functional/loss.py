@@ -15,6 +15,7 @@ from gpugrad.autograd import Function
 from gpugrad.nn.functional.activation import logsigmoid
 from gpugrad.nn.functional.shapes import check_reduction, is_half, is_integer, reduced, reduction_of
 from gpugrad.ops import creation
+from gpugrad.ops.creation import rounded_once
 from gpugrad.ops.elementwise import where
 from gpugrad.ops.statistics import as_probability
 from gpugrad.tensor import Tensor
@@ -151,7 +152,8 @@ def cross_entropy(
     if tuple(target.shape) != tuple(input.shape):
         if input.is_floating_point() and not label_smoothing and input.numel():
             return _of_classes(input, target, weight, ignore_index, reduction)
-        return _nll(op, ops.log_softmax(input, dim), target, weight, ignore_index, reduction, label_smoothing)
+        _check_weight(op, weight, input, input.shape[dim])
+        return _of_logits(op, input, target, weight, ignore_index, reduction, label_smoothing)
     if not target.is_floating_point():
         raise RuntimeError(
             f"{op}: targets of the input's shape are class probabilities and must be floating, "
@@ -161,8 +163,30 @@ def cross_entropy(
         raise RuntimeError(f"{op}: ignore_index={ignore_index} names a class, but the targets are probabilities")
     classes = input.shape[dim]
     _check_weight(op, weight, input, classes)
+    return _of_probabilities(op, input, target, weight, reduction, label_smoothing)
+
+
+@rounded_once
+def _of_logits(
+    op: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Tensor:
+    log_probs = ops.log_softmax(input, _class_dim(op, input))
+    return _nll(op, log_probs, target, weight, ignore_index, reduction, label_smoothing)
+
+
+@rounded_once
+def _of_probabilities(
+    op: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+) -> Tensor:
+    dim = _class_dim(op, input)
     if label_smoothing:
-        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+        target = target * (1.0 - label_smoothing) + label_smoothing / input.shape[dim]
     weighted = ops.log_softmax(input, dim) * target
     if weight is not None:
         weighted = weighted * _along(weight, dim, input.dim())
@@ -191,6 +215,7 @@ class _BinaryCrossEntropy(Function):
         return for_x, for_t
 
 
+@rounded_once
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -211,6 +236,7 @@ def binary_cross_entropy(
     return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy")
 
 
+@rounded_once
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -236,6 +262,7 @@ def binary_cross_entropy_with_logits(
     return reduced(loss if weight is None else loss * weight, reduction, "binary_cross_entropy_with_logits")
 
 
+@rounded_once
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -257,7 +284,7 @@ def kl_div(
         warnings.warn(
             "kl_div: reduction='mean' averages over every element, which is not the KL divergence; use "
             "reduction='batchmean', its average over the batch",
-            stacklevel=2,
+            stacklevel=3,
         )
     return reduced(loss, reduction, "kl_div")
 
@@ -288,13 +315,18 @@ def multi_margin_loss(
     _check_targets(op, x, t, 1)
     _check_weight(op, weight, x, x.shape[1])
     index = t.to(dtype=dtypes.int64).unsqueeze(1)
+    loss = _multi_margin(x, index, p, margin, weight, op)
+    return reduced(loss.squeeze(0) if alone and not target.dim() else loss, reduction, op)
+
+
+@rounded_once
+def _multi_margin(x: Tensor, index: Tensor, p: int, margin: float, weight: Tensor | None, op: str) -> Tensor:
     z = (margin - x.gather(1, index, op=op) + x).clamp(min=0)
     z = z * z if p == 2 else z
     if weight is not None:
         z = z * weight.index_select(0, index.reshape(-1)).unsqueeze(1)
     others = creation.arange(x.shape[1], device=x.device) != index
-    loss = where(others, z, 0.0).sum(1) / x.shape[1]
-    return reduced(loss.squeeze(0) if alone and not target.dim() else loss, reduction, op)
+    return where(others, z, 0.0).sum(1) / x.shape[1]
 
 
 # -- regression -------------------------------------------------------------------
@@ -303,7 +335,7 @@ def _check_broadcast(op: str, input: Tensor, target: Tensor) -> None:
         warnings.warn(
             f"{op}: target of shape {tuple(target.shape)} and input of shape {tuple(input.shape)} differ and are "
             "paired by broadcasting, which is rarely what a loss should compare; reshape one of them",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -314,6 +346,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str, op: str) -> T
     return loss.sum() / weight.expand(loss.shape).sum() if reduction == "mean" else reduced(loss, reduction, op)
 
 
+@rounded_once
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -329,6 +362,7 @@ def mse_loss(
     return _weighted(difference.square(), weight, reduction, "mse_loss")
 
 
+@rounded_once
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -343,6 +377,7 @@ def l1_loss(
     return _weighted((input - target).abs(), weight, reduction, "l1_loss")
 
 
+@rounded_once
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -361,6 +396,7 @@ def smooth_l1_loss(
     return reduced(_huber(input - target, beta) / beta, reduction, "smooth_l1_loss")
 
 
+@rounded_once
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -378,6 +414,7 @@ def _huber(difference: Tensor, delta: float) -> Tensor:
     return where(size <= delta, 0.5 * difference.square(), delta * (size - 0.5 * delta))
 
 
+@rounded_once
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -410,6 +447,7 @@ def gaussian_nll_loss(
     return reduced(loss + 0.5 * math.log(2.0 * math.pi) if full else loss, reduction, op)
 
 
+@rounded_once
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from gpugrad.nn.functional.activation import softplus
 from gpugrad.nn.functional.shapes import reduced, reduction_of
+from gpugrad.ops.creation import rounded_once
 from gpugrad.ops.distances import pairwise_distance
 from gpugrad.ops.elementwise import minimum, where
 from gpugrad.tensor import Tensor
 
 
+@rounded_once
 def hinge_embedding_loss(
     input: Tensor,
     target: Tensor,
@@ -25,6 +27,7 @@ def hinge_embedding_loss(
     return reduced(loss, reduction, "hinge_embedding_loss")
 
 
+@rounded_once
 def max_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
     """max(0, margin - t x) for targets 1 and -1: the loss of a support-vector machine (Cortes & Vapnik 1995).
     Not in PyTorch. Raises RuntimeError where the shapes differ."""
@@ -35,6 +38,7 @@ def max_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0, reductio
     return reduced((margin - target * input).clamp(min=0), reduction, "max_margin_loss")
 
 
+@rounded_once
 def margin_ranking_loss(
     input1: Tensor,
     input2: Tensor,
@@ -54,6 +58,7 @@ def margin_ranking_loss(
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction, "margin_ranking_loss")
 
 
+@rounded_once
 def cosine_embedding_loss(
     input1: Tensor,
     input2: Tensor,
@@ -79,6 +84,7 @@ def cosine_embedding_loss(
     return reduced(loss, reduction, "cosine_embedding_loss")
 
 
+@rounded_once
 def soft_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -91,6 +97,7 @@ def soft_margin_loss(
     return reduced(softplus(-target * input, threshold=80.0), reduction, "soft_margin_loss")
 
 
+@rounded_once
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

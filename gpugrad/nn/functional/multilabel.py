@@ -6,10 +6,12 @@ from gpugrad import dtypes
 from gpugrad.nn.functional.activation import logsigmoid
 from gpugrad.nn.functional.shapes import check_reduction, is_integer, reduced, reduction_of
 from gpugrad.ops import creation
+from gpugrad.ops.creation import rounded_once
 from gpugrad.ops.elementwise import where
 from gpugrad.tensor import Tensor
 
 
+@rounded_once
 def multilabel_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -42,6 +44,7 @@ def multilabel_margin_loss(
     return reduced(loss.squeeze(0) if alone else loss, reduction, op)
 
 
+@rounded_once
 def multilabel_soft_margin_loss(
     input: Tensor,
     target: Tensor,

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from gpugrad import dtypes, ops
+from gpugrad import dtypes, layout, ops
 from gpugrad.autograd import no_grad
+from gpugrad.autograd.modes import mode
+from gpugrad.errors import DTypeError
 from gpugrad.nn.functional.conv import pad
 from gpugrad.nn.functional.pooling import avg_pool1d
+from gpugrad.ops import autocast
 from gpugrad.ops.fused import widened
 from gpugrad.ops.normalization import moments
 from gpugrad.tensor import Tensor
@@ -118,17 +121,19 @@ def instance_norm(
     return _affine(y, weight, bias, shape).to(dtype=input.dtype)
 
 
-def _trailing(op: str, input: Tensor, normalized_shape: Sequence[int], **vectors: Tensor | None) -> tuple[int, ...]:
-    """The last dimensions, checked to have ``normalized_shape``."""
+def _trailing(
+    op: str, whole: Sequence[int], normalized_shape: Sequence[int], **vectors: Tensor | None
+) -> tuple[int, ...]:
+    """The last dimensions of the shape ``whole``, checked to be ``normalized_shape``."""
     shape = tuple(normalized_shape)
     if not shape:
         raise RuntimeError(f"{op}: normalized_shape must name at least one dimension")
-    if tuple(input.shape[-len(shape) :]) != shape:
-        raise RuntimeError(f"{op}: input of shape {tuple(input.shape)} does not end in normalized_shape {shape}")
+    if tuple(whole[-len(shape) :]) != shape:
+        raise RuntimeError(f"{op}: input of shape {tuple(whole)} does not end in normalized_shape {shape}")
     for name, v in vectors.items():
         if v is not None and tuple(v.shape) != shape:
             raise RuntimeError(f"{op}: expected {name} of shape {shape} (normalized_shape), got {tuple(v.shape)}")
-    return tuple(range(input.dim() - len(shape), input.dim()))
+    return tuple(range(len(whole) - len(shape), len(whole)))
 
 
 def layer_norm(
@@ -139,7 +144,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba et al. 2016). Raises RuntimeError."""
-    dims = _trailing("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    dims = _trailing("layer_norm", input.shape, normalized_shape, weight=weight, bias=bias)
     return ops.normalization.layer_norm(input, weight, bias, len(dims), eps)
 
 
@@ -148,10 +153,71 @@ def rms_norm(
 ) -> Tensor:
     """x / sqrt(mean of x^2 + eps) * weight over the last dimensions (Zhang & Sennrich 2019); ``eps``
     defaults to the dtype's. Raises RuntimeError."""
-    dims = _trailing("rms_norm", input, normalized_shape, weight=weight)
+    dims = _trailing("rms_norm", input.shape, normalized_shape, weight=weight)
     if eps is None:
         eps = dtypes.finfo(widened(input).dtype).eps
     return ops.normalization.rms_norm(input, weight, len(dims), eps)
+
+
+def add_layer_norm(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """``(layer_norm(input + residual, ...), input + residual)``: what a transformer's block with the norm in front
+    (Xiong et al., "On layer normalization in the transformer architecture", 2020) does with the output of the part
+    before and the stream that goes on. PyTorch has no such function.
+
+    Shapes broadcast and dtypes promote as in ``input + residual``, and both results have the gradients of that; where
+    both operands have one shape and dtype, and a backend offers it, the sum is read and written in the pass that
+    normalises it. Raises RuntimeError as :func:`layer_norm` does."""
+    if mode.autocast:
+        total = input + residual
+        return _cast_layer_norm(total, normalized_shape, weight, bias, eps), total
+    shape = _sum_shape("add_layer_norm", input, residual)
+    dims = _trailing("add_layer_norm", shape, normalized_shape, weight=weight, bias=bias)
+    return ops.normalization.add_layer_norm(input, residual, weight, bias, len(dims), eps)
+
+
+def add_rms_norm(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``(rms_norm(input + residual, ...), input + residual)``, as :func:`add_layer_norm`. ``eps`` defaults to the
+    dtype's."""
+    if mode.autocast:
+        total = input + residual
+        return _cast_rms_norm(total, normalized_shape, weight, eps), total
+    shape = _sum_shape("add_rms_norm", input, residual)
+    dims = _trailing("add_rms_norm", shape, normalized_shape, weight=weight)
+    if eps is None:
+        eps = dtypes.finfo(dtypes.promote_types(ops.table.result_type(input, residual), dtypes.float32)).eps
+    return ops.normalization.add_rms_norm(input, residual, weight, len(dims), eps)
+
+
+_cast_layer_norm = autocast.listed("layer_norm", layer_norm)
+_cast_rms_norm = autocast.listed("rms_norm", rms_norm)
+
+
+def _sum_shape(op: str, input: Tensor, residual: Tensor) -> tuple[int, ...]:
+    """The shape of ``input + residual``. Raises DTypeError unless they are floating-point, RuntimeError where they do
+    not broadcast."""
+    for x in (input, residual):
+        if not x.is_floating_point():
+            raise DTypeError(f"{op}: expected floating-point tensors, got {x.dtype.name}; convert it with .float()")
+    try:
+        return layout.broadcast_shapes(tuple(input.shape), tuple(residual.shape))
+    except ValueError:
+        raise RuntimeError(
+            f"{op}: the shapes of input and residual do not broadcast: {ops.table.describe(input, residual)}; give "
+            "them one shape"
+        ) from None
 
 
 def group_norm(

@@ -11,8 +11,10 @@ import numpy as np
 from gpugrad import dtypes, ops
 from gpugrad.errors import DTypeError
 from gpugrad.nn.functional.conv import _pairs
-from gpugrad.nn.functional.shapes import batched, is_half, per_dim
+from gpugrad.nn.functional.shapes import batched, per_dim
 from gpugrad.ops import compound, creation
+from gpugrad.ops.creation import rounded_once
+from gpugrad.ops.fused import widened
 from gpugrad.tensor import Tensor
 
 
@@ -189,6 +191,7 @@ def _avg_pool(
     if divisor_override == 0:
         raise RuntimeError(f"{op}: divisor_override=0 would divide by zero; leave it out or pass another number")
     kernel, stride, before, one, after, out = _geometry(op, n, x, kernel_size, stride, padding, 1, ceil_mode)
+    dtype, x = x.dtype, widened(x)
     if any(before) or any(after):
         padded = ops.pad(x, _pairs(before, after))
     else:
@@ -206,6 +209,7 @@ def _avg_pool(
     else:
         scale = 1.0 / _divisors(x, kernel, stride, before, out, count_include_pad)
         y = total * creation.tensor(scale, dtype=x.dtype, device=x.device)
+    y = y.to(dtype=dtype)
     return y.squeeze(0) if alone else y
 
 
@@ -252,6 +256,7 @@ def avg_pool3d(
     )
 
 
+@rounded_once
 def _lp_pool(n: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
     kernel = per_dim(kernel_size, n, "kernel_size", f"lp_pool{n}d")
     if abs(norm_type) == float("inf"):  # the limits: the largest and the smallest magnitude
@@ -306,7 +311,7 @@ def _adaptive_avg(op: str, n: int, input: Tensor, output_size: Any) -> Tensor:
         y = _avg_pool(op, n, x, kernel, kernel, 0, False, True, None)
         return y.squeeze(0) if alone else y
     # The windows of one dimension do not depend on the others: one small matrix for each.
-    x = x.float() if is_half(x) else x
+    x = widened(x)
     for dim, (s, o) in enumerate(zip(x.shape[2:], out, strict=True), start=2):
         matrix = np.zeros((s, o))
         for i, (a, b) in enumerate(_bounds(s, o)):

@@ -28,7 +28,8 @@ def functional_call(
     ValueError."""
     if not isinstance(parameters_and_buffers, Mapping):
         given: dict[str, Tensor] = {}
-        for part in parameters_and_buffers:
+        several = isinstance(parameters_and_buffers, (tuple, list))
+        for part in parameters_and_buffers if several else (parameters_and_buffers,):
             if not isinstance(part, Mapping):
                 raise ValueError(f"functional_call: expected dicts of tensors by name, got {type(part).__name__}")
             if shared := given.keys() & part.keys():

@@ -36,11 +36,16 @@ class BuildError(DeviceError):
     """The C compiler refused a text, or its library could not be loaded."""
 
 
+def named() -> str | None:
+    """The C compiler that the user names; the empty name is for none."""
+    return os.environ.get("GPUGRAD_CC", os.environ.get("CC"))
+
+
 @cache
 def compiler() -> tuple[str, ...] | None:
     """The command of the C compiler: ``$CC``, else the first of cc, gcc and clang that is found. None if there is none,
     or if what is found cannot build a library for this processor."""
-    given = os.environ.get("GPUGRAD_CC", os.environ.get("CC"))
+    given = named()
     if given is not None and not given.strip():
         return None  # an empty name switches it off
     for command in (shlex.split(given),) if given else (["cc"], ["gcc"], ["clang"]):
@@ -91,7 +96,7 @@ def _processor() -> str:
 
 
 def folder() -> Path:
-    """Where libraries are kept; made if need be. Raises DeviceError if somebody else could write to it."""
+    """Where libraries are kept; made if need be. Raises BuildError if somebody else could write to it."""
     given = os.environ.get("GPUGRAD_CACHE")
     base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpugrad"
     place = base / "host"
@@ -101,7 +106,7 @@ def folder() -> Path:
     except (OSError, RuntimeError):
         return _fallback()
     if hasattr(os, "getuid") and (info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o022):
-        raise DeviceError(
+        raise BuildError(
             f"compile: the folder {place} belongs to, or can be written by, somebody else, so compiled code from it is "
             "not run; remove it, or name another one in GPUGRAD_CACHE"
         )
