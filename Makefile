@@ -68,8 +68,12 @@ test-min: $(MINIMUM)/.done
 	$(MINIMUM)/bin/python -m gpugrad devices --brief
 	OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1} $(MINIMUM)/bin/python -m pytest -n $(JOBS) --device $(if $(filter auto,$(DEVICE)),all,$(DEVICE)) $(ARGS)
 
+# Data files of the test processes, and of those that they start, go into one folder and are combined there.
+coverage: export COVERAGE_FILE := $(abspath build/coverage/data)
 coverage: $(VENV)/.test
-	@$(PIP) "pytest-cov>=5"
+	@$(PIP) "pytest-cov>=7" "coverage>=7.10"
+	rm -rf build/coverage
+	mkdir -p build/coverage
 	OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --device $(if $(filter auto,$(DEVICE)),all,$(DEVICE)) --cov=gpugrad --cov-report= $(ARGS)
 	@echo "lines that only run with a CUDA device:"
 	-$(BIN)/python -m coverage report --include="$(CUDA_ONLY)"
@@ -77,7 +81,7 @@ coverage: $(VENV)/.test
 	$(BIN)/python -m coverage report --omit="$(CUDA_ONLY)" --skip-covered --show-missing --fail-under=95
 
 mutants: $(VENV)/.test
-	$(BIN)/python tools/mutants.py $(ARGS)
+	$(BIN)/python tools/mutants.py --jobs $(JOBS) $(ARGS)
 
 fuzz: $(VENV)/.test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --device $(if $(filter auto,$(DEVICE)),pretend,$(DEVICE)) $(ARGS)
@@ -110,16 +114,23 @@ kernels-check: $(VENV)/.dev $(VENV)/.test
 	GPUGRAD_RECORD_KERNELS=$(abspath build/kernels.jsonl) $(MAKE) test
 	$(BIN)/python tools/compile_cuda.py build/kernels.jsonl
 
-# What launches all kernels of kernels/ (those that gpugrad.compile generates are not among them): with the launch shapes for CPUs, then with those for GPUs.
-LAUNCHING := $(addprefix tests/,test_ops.py test_fused.py test_nn.py test_optim.py test_updates.py test_indexing.py \
-	test_random.py test_attention.py test_kernel_rows.py test_kernel_convolve.py test_kernel_product.py \
-	test_device_backends.py)
+# Tests that launch all kernels of kernels/, and the kinds that gpugrad.compile makes, with the launch shapes for CPUs and
+# once more with those for GPUs (some do both by themselves). Two small launches of each kernel are kept, which oclgrind
+# then repeats. SHAPES=gpu: only the second run, where build/launches/cpu is there already, as in .ci/run.
+LAUNCHING := $(addprefix tests/test_,ops.py fused.py nn.py optim.py updates.py indexing.py random.py attention.py \
+	compile_ops.py)
+BOTH_SHAPES := $(addprefix tests/test_,kernel_rows.py kernel_convolve.py kernel_product.py device_backends.py \
+	compile_launches.py)
+SHAPES ?= cpu gpu
 
 oclgrind: $(VENV)/.test
-	rm -rf build/launches
-	for shapes in default gpu; do \
-		OPENBLAS_NUM_THREADS=1 GPUGRAD_TEST_SHAPES=$$shapes GPUGRAD_TEST_LAUNCHES=$(abspath build/launches) \
-			$(BIN)/python -m pytest -q -n $(JOBS) --device opencl $(LAUNCHING) || exit 1; \
+	@command -v oclgrind >/dev/null || { \
+		echo "oclgrind is not installed; on Debian or Ubuntu: sudo apt-get install oclgrind" >&2; exit 1; }
+	for shapes in $(SHAPES); do \
+		rm -rf build/launches/$$shapes; \
+		tests="$(LAUNCHING)"; [ $$shapes = gpu ] || tests="$$tests $(BOTH_SHAPES)"; \
+		OPENBLAS_NUM_THREADS=1 GPUGRAD_TEST_SHAPES=$$shapes GPUGRAD_TEST_LAUNCHES=$(abspath build/launches)/$$shapes \
+			$(BIN)/python -m pytest -q -n $(JOBS) --device opencl $$tests || exit 1; \
 	done
 	$(BIN)/python tools/check_oclgrind.py build/launches --jobs $(JOBS)
 
@@ -134,10 +145,11 @@ clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Pinned versions, apart from the others.
-$(MINIMUM)/.done: tools/minimum_versions.txt
+# Pinned versions, apart from the others. A part of the tests needs fewer extras: MINIMUM_EXTRAS=opencl,test
+MINIMUM_EXTRAS ?= opencl,examples,test
+$(MINIMUM)/.done: tools/minimum_versions.txt pyproject.toml
 	$(PYTHON) -m venv $(MINIMUM)
-	$(subst $(BIN),$(MINIMUM)/bin,$(PIP)) -r tools/minimum_versions.txt
+	$(subst $(BIN),$(MINIMUM)/bin,$(PIP)) --constraint tools/minimum_versions.txt --editable ".[$(MINIMUM_EXTRAS)]"
 	@touch $@
 
 # A stamp per set of extras: made again only when pyproject.toml changed since.

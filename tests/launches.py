@@ -18,14 +18,20 @@ import numpy as np
 import gpugrad as gg
 from gpugrad.backends import opencl
 
-#: the most bytes and items of a launch that is worth its time under a checker a thousand times slower: of a kernel that
-#: takes any size, and of one that gpugrad.compile made for one size
-MOST = {True: (1 << 18, 1 << 14), False: (1 << 16, 1 << 12)}
+#: the most bytes and items of a launch that is worth its time under a checker a thousand times slower
+MOST_BYTES, MOST_ITEMS = 5 << 18, 1 << 17
 
 
 def take_gpu_shapes() -> None:
     """The device ``opencl`` with the launch shapes of a GPU."""
-    gg.register_backend("opencl", lambda index: opencl.open(index, cpu_shapes=False), opencl.enumerate_devices)
+
+    def make(index: int) -> opencl.OpenCLBackend:
+        backend = opencl.open(index, cpu_shapes=False)
+        # Most of such a run's time is PoCL compiling: 12 s with this, 22 s without for tests/test_kernel_rows.py.
+        backend._options.append("-cl-opt-disable")
+        return backend
+
+    gg.register_backend("opencl", make, opencl.enumerate_devices)
 
 
 class Recorder:
@@ -42,6 +48,7 @@ class Recorder:
     def start(self) -> None:
         cls = opencl.OpenCLBackend
         allocate, compile_, get_kernel, launch = cls._allocate, cls._compile, cls._get_kernel, cls._launch
+        replay, one_by_one = cls.replay, super(cls, cls).replay
         recorder = self
 
         def _allocate(backend, nbytes):
@@ -66,25 +73,38 @@ class Recorder:
             recorder.note(backend, recorder.kernels[id(kernel)][1], groups, args)
             launch(backend, kernel, groups, *args)
 
-        cls._allocate, cls._compile, cls._get_kernel, cls._launch = _allocate, _compile, _get_kernel, _launch
-        cls.replay = super(cls, cls).replay  # through _launch
+        def _replay(backend, launches):
+            noting, plain = one_by_one(backend, launches), replay(backend, launches)
 
-    def note(self, backend, kernel, groups, args) -> None:
-        """Keep a launch if it is the cheapest so far of one group, or the cheapest of several."""
+            def queue():
+                wanted = any(recorder.wants(recorder.kernels[id(k)][1], groups, args) for k, groups, args in launches)
+                (noting if wanted else plain)()
+
+            return queue
+
+        cls._allocate, cls._compile, cls._get_kernel, cls._launch = _allocate, _compile, _get_kernel, _launch
+        cls.replay = _replay
+
+    def wants(self, kernel, groups, args) -> tuple[int, bool] | None:
+        """What a launch costs and whether that is too much, if it is the cheapest so far of one group, or the cheapest
+        of several, or the first."""
         items = groups * kernel[2]
         nbytes = sum(self.sizes[a.int_ptr] for a in args if type(a) is not bytes)
-        key = (*kernel, groups > 1)
-        most_bytes, most_items = MOST["CAT(NAME" in self.sources[kernel[0]][0]]
-        large = nbytes > most_bytes or items > most_items
+        large = nbytes > MOST_BYTES or items > MOST_ITEMS
         cost = items + abs(nbytes - 1024) // 8  # an element or two would show little
-        found = self.best.get(key)
+        found = self.best.get((*kernel, groups > 1))
         if found is not None and (large or (found[2] and found[0] <= cost)):
+            return None
+        return cost, large
+
+    def note(self, backend, kernel, groups, args) -> None:
+        """Keep a launch that is wanted; of one too large only that it was seen."""
+        wanted = self.wants(kernel, groups, args)
+        if wanted is None:
             return
-        if large:
-            self.best[key] = cost, groups, []
-            return
+        cost, large = wanted
         kept, held = [], {}
-        for arg in args:
+        for arg in () if large else args:
             if type(arg) is bytes:
                 kept.append(arg)
                 continue
@@ -93,7 +113,7 @@ class Recorder:
                 backend._cl.enqueue_copy(backend._queue, data, arg, is_blocking=True)
                 held[id(arg)] = data
             kept.append(held[id(arg)])  # one object for one buffer
-        self.best[key] = cost, groups, kept
+        self.best[(*kernel, groups > 1)] = cost, groups, kept
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,10 @@ single group, one of several) with the contents of their buffers (``tests/launch
 OpenCL device of oclgrind (Debian's package of that name), a thousand times slower: buffers have exactly the size that
 was asked for, and what the suite's poison shows to be unwritten stays unwritten. Every out-of-bounds access, data race,
 read of uninitialised memory, divergent barrier and invalid argument ends in oclgrind's log, which has to stay empty.
+
+First come small kernels with one fault each (``tools/oclgrind_faults.py``): a run that does not see all of them named
+fails. So does one whose record lacks a kernel of ``kernels/``, or has one in launches too large for this alone. Of
+kernels that gpugrad.compile makes, each for one size, those are only counted.
 """
 
 from __future__ import annotations
@@ -18,26 +22,49 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 WORD = np.uint32(0xFFF6FFA9)  # tests/poison.py
-Job = tuple[str, list[str], str, int, int, list[Any]]  # text, options, kernel, items of a group, groups, arguments
+MOST_SECONDS = 120  # of one launch; the slowest takes 20 beside other work
+#: clang's own functions, of which oclgrind knows none, where OpenCL has them by another name
+BUILTIN = re.compile(r"\b__builtin_(sqrt|fabs|floor|ceil|trunc|rint)f\(")
+ON_GPUS = {"attention_mma"}  # written in CUDA's inline assembly: tests/test_attention_mma.py
 
 
-def read(folders: list[str]) -> tuple[list[Job], int, list[str]]:
-    """The launches to be done, how many specialisations they are of, and the kernels of which only launches too large
-    for this were seen."""
+class Job(NamedTuple):
+    """A launch: of an array there is one object, however many arguments it is."""
+
+    source: str
+    options: list[str]  # of the compiler
+    kernel: str
+    local: int  # items of a group
+    groups: int
+    args: list[Any]
+
+    @property
+    def shape(self) -> str:
+        return "CPU" if "#define GG_CPU 1" in self.source else "GPU"
+
+
+# -- what was recorded ---------------------------------------------------------------------------
+def read(folders: list[str]) -> tuple[list[Job], list[str], list[str]]:
+    """The launches to be done; the kernels of which only launches too large for this were seen, of ``kernels/`` and
+    made by gpugrad.compile."""
     sources: dict[str, tuple[str, list[str]]] = {}
     best: dict[tuple[str, str, int, bool], tuple[int, int, list[Any]]] = {}
     for folder in folders:
-        for path in sorted(Path(folder).glob("launches-*.pickle")):
+        for path in sorted(Path(folder).rglob("launches-*.pickle")):
             with open(path, "rb") as file:
                 texts, seen = pickle.load(file)
             sources |= texts
@@ -45,17 +72,43 @@ def read(folders: list[str]) -> tuple[list[Job], int, list[str]]:
                 known = best.get(key)
                 if known is None or (found[2] and (not known[2] or found[0] < known[0])):
                     best[key] = found
-    jobs = [(*sources[k[0]], k[1], k[2], groups, args) for k, (_, groups, args) in sorted(best.items()) if args]
+    jobs = [Job(*sources[k[0]], k[1], k[2], groups, args) for k, (_, groups, args) in sorted(best.items()) if args]
     done = {key[:3] for key, found in best.items() if found[2]}
-    # A kernel that gpugrad.compile generated has its sizes in its text; those of kernels/ take any.
-    missing = sorted({f"{key[1]} (groups of {key[2]})" for key in best
-                      if key[:3] not in done and "CAT(NAME" in sources[key[0]][0]})  # fmt: skip
-    return jobs, len({key[0] for key, found in best.items() if found[2]}), missing
+    large: tuple[set[str], set[str]] = set(), set()
+    for key in best:
+        if key[:3] not in done:
+            large[is_generated(sources[key[0]][0])].add(f"{key[1]} in groups of {key[2]}")
+    return jobs, sorted(large[0]), sorted(large[1])
 
 
-def replay(path: Path, plain: bool) -> int:
-    """In a process under oclgrind: do the launches of the file, and tell after each what came into the log. ``plain``:
-    compiled without optimisation."""
+def is_generated(source: str) -> bool:
+    """Whether gpugrad.compile made a text; those of ``kernels/`` are told the names of their kernels."""
+    return "#define NAME " not in source
+
+
+def never_launched(jobs: Iterable[Job]) -> list[str]:
+    """The kernels in ``kernels/`` that no specialisation among ``jobs`` is of, as ``file: ending of the name``."""
+    from gpugrad.backends import kernel_source
+
+    texts = {path.stem: path.read_text() for path in kernel_source.directory().glob("*.c") if path.stem not in ON_GPUS}
+    heads = re.compile(r"^KERNEL void (?:CAT\(NAME, (\w+)\)|NAME)\(", re.MULTILINE)
+    declared = {(family, found[1] or "") for family, text in texts.items() for found in heads.finditer(text)}
+    seen = set()
+    for source, kernel in {(job.source, job.kernel) for job in jobs}:
+        family = next((name for name, text in texts.items() if source.endswith(text)), None)
+        if family is not None:
+            name = re.search(r"^#define NAME (\w+)$", source, re.MULTILINE)
+            assert name is not None, source[:500]
+            seen.add((family, kernel.removeprefix(name[1])))
+    return [f"{family}.c: {ending or 'NAME'}" for family, ending in sorted(declared - seen)]
+
+
+# -- in a process under oclgrind -----------------------------------------------------------------
+def replay(path: Path) -> int:
+    """Do the launches of the file, and write after each what came into the log and how long it took.
+
+    They are compiled without optimisation: that takes a third of the time, which is more than optimised code saves in
+    such small launches, and there is nothing in it that oclgrind cannot follow."""
     import pyopencl as cl
 
     with open(path, "rb") as file:
@@ -65,42 +118,34 @@ def replay(path: Path, plain: bool) -> int:
     context = cl.Context([device])
     queue = cl.CommandQueue(context)
     memory = Memory(cl, context, queue)
-    programs: dict[str, Any] = {}
-    results = []
-    before = 0
-    log = path.with_suffix(".log")
-    for source, options, name, local, groups, args in jobs:
-        problem = ""
-        try:
-            if source not in programs:
-                programs.clear()
-                flags = ["-cl-std=CL1.2", *options, *(["-cl-opt-disable"] if plain else [])]
-                programs[source] = cl.Program(context, source).build(flags, cache_dir=False)
-            kernel = cl.Kernel(programs[source], name)
-            buffers: dict[int, Any] = {}
-            for i, arg in enumerate(args):
-                if isinstance(arg, bytes):
-                    kernel.set_arg(i, arg)
-                    continue
-                if id(arg) not in buffers:
-                    buffers[id(arg)] = memory.buffer(arg)
-                kernel.set_arg(i, buffers[id(arg)])
-            cl.enqueue_nd_range_kernel(queue, kernel, (groups * local,), (local,))
-            queue.finish()
-        except (cl.Error, cl.RuntimeError) as error:
-            problem = str(error)[:2000]
-        with open(log) as file:
-            file.seek(before)
-            problem += file.read()
-            before = file.tell()
-        results.append(problem)
-    with open(path.with_suffix(".done"), "wb") as file:
-        pickle.dump(results, file)
+    programs: dict[str, Any] = {}  # none is let go: oclgrind takes values of a new one for those of one that is gone
+    with open(path.with_suffix(".log")) as log, open(path.with_suffix(".done"), "wb") as done:
+        for job in jobs:
+            problem = ""
+            signal.alarm(MOST_SECONDS)  # which ends this process
+            began = time.perf_counter()
+            try:
+                if job.source not in programs:
+                    flags = ["-cl-std=CL1.2", *job.options, "-cl-opt-disable"]
+                    source = BUILTIN.sub(r"(\1)(", job.source)
+                    programs[job.source] = cl.Program(context, source).build(flags, cache_dir=False)
+                kernel = cl.Kernel(programs[job.source], job.kernel)
+                buffers: dict[int, Any] = {}
+                for i, arg in enumerate(job.args):
+                    if not isinstance(arg, bytes) and id(arg) not in buffers:
+                        buffers[id(arg)] = memory.buffer(arg)
+                    kernel.set_arg(i, arg if isinstance(arg, bytes) else buffers[id(arg)])
+                cl.enqueue_nd_range_kernel(queue, kernel, (job.groups * job.local,), (job.local,))
+                queue.finish()
+            except (cl.Error, cl.RuntimeError) as error:
+                problem = str(error)[:2000]
+            pickle.dump((problem + log.read(), time.perf_counter() - began), done)
+            done.flush()
     return 0
 
 
 #: up to which size what of a buffer is unwritten is told to oclgrind word by word, which takes its time
-MOST_WORDS = 1024
+MOST_WORDS = 4096
 PUT = """
 __kernel void put(__global const uint *data, __global const uchar *written, __global uint *buffer, uint count) {
     size_t i = get_global_id(0);
@@ -139,6 +184,13 @@ class Memory:
         return buffer
 
 
+# -- the processes -------------------------------------------------------------------------------
+class Outcome(NamedTuple):
+    job: Job
+    problem: str  # "" where nothing was found
+    seconds: float
+
+
 class Pool:
     """Processes under oclgrind, each with a part of the launches."""
 
@@ -147,31 +199,32 @@ class Pool:
         self.processes = processes
         self.started = 0
 
-    def check(self, jobs: list[Job], size: int, plain: bool) -> list[tuple[Job, str]]:
-        """The launches after which something was in the log, with that."""
-        problems: list[tuple[Job, str]] = []
+    def check(self, jobs: list[Job], size: int = 50) -> list[Outcome]:
+        """Do all of them, ``size`` in a process."""
+        outcomes: list[Outcome] = []
         waiting = [jobs[i : i + size] for i in range(0, len(jobs), size)]
         running: dict[subprocess.Popen[bytes], tuple[Path, list[Job]]] = {}
-        while waiting or running:
-            while waiting and len(running) < self.processes:
-                part = waiting.pop()
-                process, path = self._start(part, plain)
-                running[process] = path, part
-            time.sleep(0.02)
-            for process in [p for p in running if p.poll() is not None]:
-                path, part = running.pop(process)
-                done = path.with_suffix(".done")
-                if done.exists():
-                    with open(done, "rb") as file:
-                        problems += [(j, text) for j, text in zip(part, pickle.load(file), strict=True) if text.strip()]
-                elif len(part) > 1:  # find out which launch it was
-                    waiting += [[job] for job in part]
-                else:
-                    text = path.with_suffix(".log").read_text() + path.with_suffix(".err").read_text()
-                    problems.append((part[0], f"the process ended with status {process.returncode}\n{text}"))
-        return problems
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.processes:
+                    part = waiting.pop()
+                    process, path = self._start(part)
+                    running[process] = path, part
+                time.sleep(0.02)
+                for process in [p for p in running if p.poll() is not None]:
+                    path, part = running.pop(process)
+                    ends = written(path.with_suffix(".done"))
+                    found = [Outcome(job, *end) for job, end in zip(part, ends, strict=False)]
+                    if len(found) < len(part):  # it ended in the middle of a launch
+                        waiting += [part[len(found) + 1 :]] if part[len(found) + 1 :] else []
+                        found.append(Outcome(part[len(found)], self._end(process.returncode, path), 0.0))
+                    outcomes += found
+        finally:
+            for process in running:
+                process.kill()
+        return outcomes
 
-    def _start(self, jobs: list[Job], plain: bool) -> tuple[subprocess.Popen[bytes], Path]:
+    def _start(self, jobs: list[Job]) -> tuple[subprocess.Popen[bytes], Path]:
         path = self.folder / f"{self.started}.jobs"
         self.started += 1
         with open(path, "wb") as file:
@@ -179,63 +232,105 @@ class Pool:
         log = path.with_suffix(".log")
         log.touch()
         command = ["oclgrind", "--num-threads", "1", "--data-races", "--uninitialized", "--log", str(log)]
-        command += [sys.executable, __file__, "--replay", str(path), *(["--plain"] if plain else [])]
+        command += [sys.executable, __file__, "--replay", str(path)]
         with open(path.with_suffix(".err"), "wb") as errors:
             return subprocess.Popen(command, stdout=errors, stderr=errors), path
+
+    def _end(self, status: int, path: Path) -> str:
+        if -status == signal.SIGALRM or status == 128 + signal.SIGALRM:
+            return f"given up after {MOST_SECONDS} seconds"
+        text = path.with_suffix(".log").read_text() + path.with_suffix(".err").read_text()
+        return f"the process ended with status {status}\n{text}"
+
+
+def written(path: Path) -> list[tuple[str, float]]:
+    """What :func:`replay` wrote, up to where it ended."""
+    found: list[tuple[str, float]] = []
+    if path.exists():
+        with open(path, "rb") as file:
+            while True:
+                try:
+                    found.append(pickle.load(file))
+                except (EOFError, pickle.UnpicklingError):
+                    break
+    return found
+
+
+# -- the report ----------------------------------------------------------------------------------
+def report(outcomes: Iterable[Outcome]) -> None:
+    """Print what was found, one of each kind in full."""
+    kinds: dict[tuple[str, str], list[Outcome]] = collections.defaultdict(list)
+    for outcome in outcomes:
+        place = re.search(r"At line \d+[^\n]*\n([^\n]*)", outcome.problem)
+        kinds[headings(outcome.problem)[0], place[1].strip() if place else ""].append(outcome)
+    for found in kinds.values():
+        job, text, _ = found[0]
+        others = sorted({o.job.kernel for o in found})
+        counts = "; ".join(f"{n} times {kind}" for kind, n in collections.Counter(headings(text)).items())
+        print(f"--- {job.kernel}, {job.groups} groups of {job.local}, {job.shape} shapes; {len(found)} launches like "
+              f"it: {', '.join(others[:8])}", file=sys.stderr)  # fmt: skip
+        print(f"{text.strip()[:1000]}\n=== {counts}", file=sys.stderr)
+
+
+def headings(log: str) -> list[str]:
+    """The first line of each complaint, without the address."""
+    return [line.split(" address ")[0] for line in re.findall(r"(?:\A|\n\n)(\S[^\n]*)", log.strip())]
+
+
+def unseen_faults(pool: Pool) -> list[str]:
+    """Which of the planted faults are not named."""
+    import oclgrind_faults
+
+    faults = oclgrind_faults.FAULTS
+    outcomes = {o.job.kernel: o.problem for o in pool.check([Job(*fault.job) for fault in faults])}
+    return [f"{f.job[2]}: {outcomes[f.job[2]] or 'nothing'}" for f in faults if not f.named_in(outcomes[f.job[2]])]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("record", nargs="*", help="folders written under GPUGRAD_TEST_LAUNCHES")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("-k", default="", help="only kernels whose name has this in it")
+    parser.add_argument("-k", default="", help="only kernels whose name has this in it; none is missed then")
+    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="tell which launches took longest")
     parser.add_argument("--replay", metavar="FILE", help=argparse.SUPPRESS)
-    parser.add_argument("--plain", action="store_true", help="compile without optimisation: slow, and exact at once")
     options = parser.parse_args()
     if options.replay:
-        return replay(Path(options.replay), options.plain)
+        return replay(Path(options.replay))
     if shutil.which("oclgrind") is None:
         print("check_oclgrind: oclgrind is not installed (on Debian and Ubuntu: apt-get install oclgrind)")
         return 1
-    jobs, specialisations, missing = read(options.record)
-    jobs = [job for job in jobs if options.k in job[2]]
+    jobs, missing, beyond = read(options.record)
+    jobs = [job for job in jobs if options.k in job.kernel]
     if not jobs:
         print("check_oclgrind: the record is empty", file=sys.stderr)
         return 1
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         pool = Pool(Path(name), options.jobs)
-        problems = pool.check(jobs, 50, options.plain)
-        again = 0
-        if not options.plain:
-            # Optimised code has instructions that oclgrind cannot follow, and shuffles in which it loses what was
-            # initialised. Code that was not optimised says what is so.
-            again = len(problems)
-            problems = pool.check([job for job, _ in problems], 5, True)
+        unseen = unseen_faults(pool)
+        if unseen:
+            print(f"planted faults that were not named: {'; '.join(unseen)}", file=sys.stderr)
+            return 1
+        outcomes = pool.check(jobs)
+    problems = [o for o in outcomes if o.problem.strip()]
     report(problems)
-    if missing:
-        print(f"seen only in launches too large for this: {', '.join(missing)}")
-    seconds = time.perf_counter() - start
-    kernels = len({(job[0], job[2]) for job in jobs})
-    print(
-        f"{len(jobs)} launches of {kernels} kernels ({specialisations} specialisations) under oclgrind in "
-        f"{seconds:.0f} s, {again} of them twice; {len(problems)} with findings, {len(missing)} kernels not done"
-    )
-    return 1 if problems or missing else 0
-
-
-def report(problems: list[tuple[Job, str]]) -> None:
-    """Print what was found, one of each kind in full."""
-    kinds: dict[str, list[tuple[Job, str]]] = collections.defaultdict(list)
-    for job, text in problems:
-        place = re.search(r"At line \d+[^\n]*\n([^\n]*)", text)
-        kinds[text.strip().splitlines()[0] + " | " + (place[1].strip() if place else "")].append((job, text))
-    for found in kinds.values():
-        job, text = found[0]
-        shape = "CPU" if "#define GG_CPU 1" in job[0] else "GPU"
-        others = sorted({j[2] for j, _ in found})
-        print(f"--- {job[2]}, {job[4]} groups of {job[3]}, {shape} shapes; {len(found)} launches like it: "
-              f"{', '.join(others[:8])}\n{text[:1500]}", file=sys.stderr)  # fmt: skip
+    absent = [] if options.k else never_launched(jobs)
+    missing = [] if options.k else missing
+    for text, names in (("only in launches too large for this", missing), ("never launched", absent)):
+        if names:
+            print(f"{text}: {'; '.join(names)}", file=sys.stderr)
+    for o in sorted(outcomes, key=lambda o: -o.seconds)[: options.slowest]:
+        print(f"{o.seconds:6.2f} s  {o.job.kernel}, {o.job.groups} groups of {o.job.local}, {o.job.shape} shapes")
+    for shape in ("CPU", "GPU"):
+        of = [o for o in outcomes if o.job.shape == shape]
+        kernels, sources = {(o.job.source, o.job.kernel) for o in of}, {o.job.source for o in of}
+        made, seconds = sum(map(is_generated, sources)), sum(o.seconds for o in of)
+        print(f"launch shapes of {shape}s: {len(of)} launches of {len(kernels)} kernels in {len(sources)} programs "
+              f"({made} made by gpugrad.compile), {seconds:.0f} s")  # fmt: skip
+    seconds, undone = time.perf_counter() - start, len(missing) + len(absent)
+    print(f"{len(outcomes)} launches under oclgrind in {seconds:.0f} s by {options.jobs} processes: {len(problems)} "
+          f"with findings, {undone} kernels not done; of gpugrad.compile's {len(beyond)} were too large")  # fmt: skip
+    return 1 if problems or missing or absent else 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ same specialisations for CUDA, as the ``cuda`` backend would:
 
     GPUGRAD_RECORD_KERNELS=build/kernels.jsonl python -m pytest tests
     python tools/compile_cuda.py build/kernels.jsonl --arch sm_75 sm_80 sm_90 sm_100
+
+``kernels/attention_mma.c``, which only CUDA devices run, is compiled as well.
 """
 
 from __future__ import annotations
@@ -18,10 +20,34 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpugrad.backends import kernel_source
+import ml_dtypes
+import numpy as np
+
+from gpugrad.backends import kernel_attention, kernel_source
+from gpugrad.backends.base import StridedArray
 from gpugrad.backends.kernel_source import Specialization
 
 Failure = tuple[Specialization, str, str]
+
+
+def tensor_core_attention() -> list[Specialization]:
+    """The specialisations of ``kernels/attention_mma.c``: every dtype, width and mask; 64-bit indices without masks."""
+    found = []
+    kinds = ((None, "i32"), (np.bool_, "i32"), (np.float32, "i32"), (None, "i64"))
+    for half, width, (mask, index) in product((np.float16, ml_dtypes.bfloat16), kernel_attention.MMA_WIDTHS, kinds):
+        dtype = np.dtype(half)
+        name = kernel_source.symbol("attention_mma", kernel_source.SHORT[dtype])
+        given = None if mask is None else StridedArray(None, 0, (), (), np.dtype(mask))
+        defines = kernel_attention.attention_defines(name, dtype, width, width, given, index)
+        defines |= {"BQ": 64, "BK": kernel_attention.mma_rows(width)}
+        kernels = tuple(f"{name}_{k}" for k in ("forward", "queries", "keys"))
+        found.append(Specialization("attention_mma", tuple((k, str(v)) for k, v in defines.items()), kernels))
+    return found
+
+
+def has_tensor_cores(arch: str) -> bool:
+    """Whether an architecture has what ``kernels/attention_mma.c`` is written for."""
+    return int("".join(c for c in arch if c.isdigit())) >= 80
 
 
 def compile_one(task: tuple[Specialization, str]) -> tuple[int, Failure | None]:
@@ -55,10 +81,13 @@ def main() -> int:
     if not found:
         print("compile_cuda: the record is empty", file=sys.stderr)
         return 1
+    tasks = [*product(found, options.arch)]
+    tasks += product(tensor_core_attention(), [arch for arch in options.arch if has_tensor_cores(arch)])
+    tasks = list(dict.fromkeys(tasks))
     start = time.perf_counter()
     kernels, failures = 0, []
     with ProcessPoolExecutor(options.jobs) as pool:
-        for count, failure in pool.map(compile_one, product(found, options.arch), chunksize=16):
+        for count, failure in pool.map(compile_one, tasks, chunksize=16):
             kernels += count
             if failure:
                 failures.append(failure)
@@ -66,10 +95,10 @@ def main() -> int:
         defines = "\n".join(f"#define {name} {value}" for name, value in specialization.defines)
         print(f"--- {specialization.family} for {arch}\n{defines}\n{log[:2000]}\n", file=sys.stderr)
     seconds = time.perf_counter() - start
-    total = sum(len(s.kernels) for s in found)
-    print(f"{total} kernels ({len(found)} specialisations) x {len(options.arch)} architectures "
-          f"({' '.join(options.arch)}) compiled in {seconds:.0f} s, {len(failures)} failures")  # fmt: skip
-    return 1 if failures or kernels != total * len(options.arch) else 0
+    total = sum(len(s.kernels) for s, _ in tasks)
+    print(f"{total} kernels ({len(tasks)} programs, of {len({s for s, _ in tasks})} specialisations for "
+          f"{' '.join(options.arch)}) compiled in {seconds:.0f} s, {len(failures)} failures")  # fmt: skip
+    return 1 if failures or kernels != total else 0
 
 
 if __name__ == "__main__":
