@@ -7,6 +7,7 @@ import pytest
 
 import gpugrad as gg
 import gpugrad.nn.functional as F
+from gpugrad.ops import fused
 
 TOLERANCE = {gg.float32: 2e-5, gg.float16: 1e-2, gg.bfloat16: 8e-2}
 WAYS = {
@@ -217,6 +218,8 @@ def test_large_and_tiny_values(device):
 @pytest.mark.parametrize("way", ["layer", "rms"])
 def test_changing_the_sum_before_backward_is_an_error(device, way):
     tensors, _ = leaves((3, 5), gg.float32, device)
+    if fused.offered(tensors[0], f"add_{way}_norm") is None:
+        pytest.skip("the definition saves something else")
     y, s = WAYS[way](*tensors)
     with gg.no_grad():
         s.add_(1)

@@ -191,6 +191,8 @@ def test_products_for_any_number_of_blas_threads():
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_products_twice_with_several_blas_threads(n):
+    if n > (os.cpu_count() or 1) and np.lib.NumpyVersion(np.__version__) < "2.4.0":
+        pytest.skip("the OpenBLAS of NumPy 2.2 (0.3.28), begun with one thread, crashes with more than processors")
     with ThreadpoolController().limit(limits=n, user_api="blas"):
         assert len({products("cpu") for _ in range(4)}) == 1
 
