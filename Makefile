@@ -116,12 +116,14 @@ kernels-check: $(VENV)/.dev $(VENV)/.test
 
 # Tests that launch all kernels of kernels/, and the kinds that gpugrad.compile makes, with the launch shapes for CPUs and
 # once more with those for GPUs (some do both by themselves). Two small launches of each kernel are kept, which oclgrind
-# then repeats. SHAPES=gpu: only the second run, where build/launches/cpu is there already, as in .ci/run.
+# then repeats. SHAPES=gpu: only the second run, where build/launches/cpu is there already, as in .ci/run. Repeating all
+# takes two cores about 25 minutes, and OCLGRIND="--seconds 600" nearly all of them, the cheap ones first.
 LAUNCHING := $(addprefix tests/test_,ops.py fused.py nn.py optim.py updates.py indexing.py random.py attention.py \
 	compile_ops.py)
 BOTH_SHAPES := $(addprefix tests/test_,kernel_rows.py kernel_convolve.py kernel_product.py device_backends.py \
 	compile_launches.py)
 SHAPES ?= cpu gpu
+OCLGRIND ?=
 
 oclgrind: $(VENV)/.test
 	@command -v oclgrind >/dev/null || { \
@@ -132,7 +134,7 @@ oclgrind: $(VENV)/.test
 		OPENBLAS_NUM_THREADS=1 GPUGRAD_TEST_SHAPES=$$shapes GPUGRAD_TEST_LAUNCHES=$(abspath build/launches)/$$shapes \
 			$(BIN)/python -m pytest -q -n $(JOBS) --device opencl $$tests || exit 1; \
 	done
-	$(BIN)/python tools/check_oclgrind.py build/launches --jobs $(JOBS)
+	$(BIN)/python tools/check_oclgrind.py build/launches --jobs $(JOBS) $(OCLGRIND)
 
 opencl-intel: $(VENV)/.train
 	$(PIP) --editable ".[opencl-intel]"

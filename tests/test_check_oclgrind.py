@@ -117,6 +117,12 @@ def test_kernels_only_seen_in_large_launches_are_named(recorded, tmp_path):
     assert not well and re.search("only in launches too large for this: .*gg_reduce_sum_f32_row in groups", text), text
 
 
+def test_launches_that_there_was_no_time_for_are_counted(recorded, tmp_path):
+    text, well = check(tmp_path, recorded, "-k", "gg_", "--seconds", "0")
+    assert well and re.search(r"no time for [1-9]\d* launches: .*[1-9]\d* of reduce \(GPU shapes\)", text), text
+    assert re.search(r"^0 launches under oclgrind", text, re.MULTILINE)
+
+
 def test_an_empty_record_is_an_error(recorded, tmp_path):
     text, well = check(tmp_path, ({}, {}))
     assert not well and "the record is empty" in text

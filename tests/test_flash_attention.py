@@ -29,6 +29,8 @@ SHAPES = {
 }
 #: other widths, each of which a device compiles kernels for
 WIDTHS = {(4, 3): "causal", (20, 33): "full", (64, 64): "float16", (128, 96): "bool mask"}
+#: the usual width, short enough to be repeated by tools/check_oclgrind.py
+USUAL = (1, 1, 1, 9, 12, 64, 64)
 OPTIONS = {
     "full": {},
     "causal": {"is_causal": True},
@@ -138,6 +140,12 @@ def test_widths(monkeypatch, device, widths):
     if not offers(device):
         pytest.skip("no routine there")
     check_equal(monkeypatch, device, (2, 2, 1, 70, 90, *widths), OPTIONS[WIDTHS[widths]])
+
+
+def test_the_usual_width(monkeypatch, device):
+    if not offers(device):
+        pytest.skip("no routine there")
+    check_equal(monkeypatch, device, USUAL, {})
 
 
 def test_dropout_draws_the_bits_of_dropout(device):

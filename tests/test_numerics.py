@@ -41,6 +41,12 @@ def test_sums_of_columns_and_rows(dim, device):
     assert (np.abs(running - exact) / exact).max() <= places * LAST_PLACE
 
 
+def test_running_counts(device):
+    """In more runs than one work item adds up."""
+    x = np.random.default_rng(2).random(2049) < 0.7
+    np.testing.assert_array_equal(gg.tensor(x, device=device).cumsum(0).cpu().numpy(), np.cumsum(x))
+
+
 def test_running_sums_beyond_the_range(device):
     """What an addition rounds off is added up apart: of infinities it is nothing."""
     inf = float("inf")

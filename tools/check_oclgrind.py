@@ -10,14 +10,16 @@ was asked for, and what the suite's poison shows to be unwritten stays unwritten
 read of uninitialised memory, divergent barrier and invalid argument ends in oclgrind's log, which has to stay empty.
 
 First come small kernels with one fault each (``tools/oclgrind_faults.py``): a run that does not see all of them named
-fails. So does one whose record lacks a kernel of ``kernels/``, or has one in launches too large for this alone. Of
-kernels that gpugrad.compile makes, each for one size, those are only counted.
+fails. So does one whose record lacks a kernel of ``kernels/``, or has a specialisation of one in launches too large for
+this alone. Of kernels that gpugrad.compile makes, each for one size, those are only counted. With ``--seconds`` the
+launches come in order of what they cost, and those left over are named, which is no failure.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import math
 import os
 import pickle
 import re
@@ -36,7 +38,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 WORD = np.uint32(0xFFF6FFA9)  # tests/poison.py
-MOST_SECONDS = 120  # of one launch; the slowest takes 20 beside other work
+MOST_SECONDS = 900  # of one launch; the slowest takes 80 beside other work
+#: families whose groups work on tiles together: a launch of one group takes up to a minute
+TILED = re.compile("^gg_(attention|product)_.*")
 #: clang's own functions, of which oclgrind knows none, where OpenCL has them by another name
 BUILTIN = re.compile(r"\b__builtin_(sqrt|fabs|floor|ceil|trunc|rint)f\(")
 ON_GPUS = {"attention_mma"}  # written in CUDA's inline assembly: tests/test_attention_mma.py
@@ -55,6 +59,13 @@ class Job(NamedTuple):
     @property
     def shape(self) -> str:
         return "CPU" if "#define GG_CPU 1" in self.source else "GPU"
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Cheap launches come before dear ones."""
+        tiled = self.shape == "GPU" and TILED.match(self.kernel) is not None
+        nbytes = sum(arg.size for arg in {id(a): a for a in self.args if not isinstance(a, bytes)}.values())
+        return tiled, nbytes + self.groups * self.local
 
 
 # -- what was recorded ---------------------------------------------------------------------------
@@ -199,30 +210,39 @@ class Pool:
         self.processes = processes
         self.started = 0
 
-    def check(self, jobs: list[Job], size: int = 50) -> list[Outcome]:
-        """Do all of them, ``size`` in a process."""
+    def check(self, jobs: list[Job], seconds: float = math.inf, size: int = 50) -> tuple[list[Outcome], list[Job]]:
+        """Do them in their order, ``size`` in a process, until the time is over: what came of them, and those left."""
         outcomes: list[Outcome] = []
-        waiting = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+        left: list[Job] = []
+        end = time.monotonic() + seconds
+        waiting = collections.deque(jobs[i : i + size] for i in range(0, len(jobs), size))
         running: dict[subprocess.Popen[bytes], tuple[Path, list[Job]]] = {}
         try:
             while waiting or running:
+                late = time.monotonic() > end
+                while late and waiting:
+                    left += waiting.popleft()
+                for process in running if late else ():
+                    process.kill()
                 while waiting and len(running) < self.processes:
-                    part = waiting.pop()
+                    part = waiting.popleft()
                     process, path = self._start(part)
                     running[process] = path, part
                 time.sleep(0.02)
                 for process in [p for p in running if p.poll() is not None]:
                     path, part = running.pop(process)
                     ends = written(path.with_suffix(".done"))
-                    found = [Outcome(job, *end) for job, end in zip(part, ends, strict=False)]
-                    if len(found) < len(part):  # it ended in the middle of a launch
-                        waiting += [part[len(found) + 1 :]] if part[len(found) + 1 :] else []
+                    found = [Outcome(job, *done) for job, done in zip(part, ends, strict=False)]
+                    if late:
+                        left += part[len(found) :]
+                    elif len(found) < len(part):  # it ended in the middle of a launch
+                        waiting.extendleft([part[len(found) + 1 :]] if part[len(found) + 1 :] else [])
                         found.append(Outcome(part[len(found)], self._end(process.returncode, path), 0.0))
                     outcomes += found
         finally:
             for process in running:
                 process.kill()
-        return outcomes
+        return outcomes, left
 
     def _start(self, jobs: list[Job]) -> tuple[subprocess.Popen[bytes], Path]:
         path = self.folder / f"{self.started}.jobs"
@@ -282,7 +302,7 @@ def unseen_faults(pool: Pool) -> list[str]:
     import oclgrind_faults
 
     faults = oclgrind_faults.FAULTS
-    outcomes = {o.job.kernel: o.problem for o in pool.check([Job(*fault.job) for fault in faults])}
+    outcomes = {o.job.kernel: o.problem for o in pool.check([Job(*fault.job) for fault in faults])[0]}
     return [f"{f.job[2]}: {outcomes[f.job[2]] or 'nothing'}" for f in faults if not f.named_in(outcomes[f.job[2]])]
 
 
@@ -291,6 +311,7 @@ def main() -> int:
     parser.add_argument("record", nargs="*", help="folders written under GPUGRAD_TEST_LAUNCHES")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("-k", default="", help="only kernels whose name has this in it; none is missed then")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="for how long launches are begun")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="tell which launches took longest")
     parser.add_argument("--replay", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -311,14 +332,19 @@ def main() -> int:
         if unseen:
             print(f"planted faults that were not named: {'; '.join(unseen)}", file=sys.stderr)
             return 1
-        outcomes = pool.check(jobs)
+        outcomes, left = pool.check(sorted(jobs, key=lambda job: job.rank), options.seconds)
     problems = [o for o in outcomes if o.problem.strip()]
     report(problems)
     absent = [] if options.k else never_launched(jobs)
-    missing = [] if options.k else missing
+    if options.k or options.seconds < math.inf:
+        missing = []
     for text, names in (("only in launches too large for this", missing), ("never launched", absent)):
         if names:
             print(f"{text}: {'; '.join(names)}", file=sys.stderr)
+    if left:
+        counts = collections.Counter(f"{job.kernel.split('_')[1]} ({job.shape} shapes)" for job in left)
+        parts = "; ".join(f"{n} of {family}" for family, n in counts.most_common(12))
+        print(f"no time for {len(left)} launches: {parts}")
     for o in sorted(outcomes, key=lambda o: -o.seconds)[: options.slowest]:
         print(f"{o.seconds:6.2f} s  {o.job.kernel}, {o.job.groups} groups of {o.job.local}, {o.job.shape} shapes")
     for shape in ("CPU", "GPU"):
