@@ -1,6 +1,7 @@
 """Large calls of the CPU backend by compiled kernels (gpugrad/backends/cpu_kernels.py): the same as NumPy's, on small
 shapes here, and what happens without a compiler."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import gpugrad as gg
 from gpugrad.backends import cpu_kernels, host_build
+from gpugrad.backends.base import Elementwise
 from gpugrad.backends.cpu import CpuBackend
 
 needs_compiler = pytest.mark.skipif(host_build.compiler() is None, reason="no C compiler")
@@ -60,6 +62,49 @@ def test_all_that_is_taken_is_compared_here():
     }
     elsewhere = {"fused_attention", "fused_attention_backward"}  # tests/test_flash_attention.py
     assert set(cpu_kernels.WORK) - elsewhere == compared
+
+
+def rows():
+    """The elementwise rows of the ops."""
+    return {x.name: x for x in gc.get_objects() if type(x) is Elementwise}
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", sorted(cpu_kernels.MAPPED))
+def test_elementwise_rows_of_several_passes(name, dtype):
+    by_kernels, by_numpy = CpuBackend(), CpuBackend()
+    by_kernels.kernels_from, by_numpy.kernels_from = 1, None
+    row = rows()[name]
+    shape = (1 << 9, (1 << 9) + 3)  # large enough for either way, and no whole number of vectors
+    inputs = [normal(*shape, dtype=dtype, seed=k) for k in range(row.arity)]
+    kind = inputs[0].dtype
+    for x in inputs:
+        x[0, :5] = [0, -0.0, np.inf, -np.inf, np.nan]
+    if row.arity > 1:
+        inputs[1][0, :25:5], inputs[0][0, 5:10] = 1.5, [2, 0, np.nan, np.inf, -1]
+    a, b = by_kernels.map(row, inputs, kind, kind), by_numpy.map(row, inputs, kind, kind)
+    assert by_kernels.map_by_kernel(row, inputs, kind, kind) is not None
+    np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+    assert a.dtype == b.dtype and a.shape == b.shape
+    tolerance = 4 * TOLERANCE[dtype]
+    np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
+def test_elementwise_rows_that_stay_with_numpy():
+    backend = CpuBackend()
+    backend.kernels_from = 1
+    row, x = rows()["gelu_exact"], normal(600, 500)
+    single = x.dtype
+    assert backend.map_by_kernel(row, [x], single, single) is not None
+    assert backend.map_by_kernel(rows()["exp"], [x], single, single) is None
+    assert backend.map_by_kernel(row, [x[:, ::2]], single, single) is None
+    assert backend.map_by_kernel(row, [x.astype("f8")], np.dtype("f8"), np.dtype("f8")) is None
+    backward = rows()["gelu_exact_backward"]
+    assert backend.map_by_kernel(backward, [x, x[:1]], single, single) is None
+    backend.kernels_from = None
+    assert backend.map_by_kernel(row, [x], single, single) is None
 
 
 @needs_compiler
@@ -220,11 +265,11 @@ def test_small_calls_are_left_to_numpy(monkeypatch):
         raise AssertionError("a small call asked for kernels")
 
     backend.host_kernels = refuse
-    backend.fused_softmax(normal(1000, 1000), 1)
+    backend.fused_softmax(normal(250, 250), 1)
     backend.convolve(normal(8, 1, 28, 28), normal(6, 1, 5, 5), (1, 1), (1, 1), 1)
     backend.convolve(normal(64, 64, 16, 16), normal(256, 64, 1, 1), (1, 1), (1, 1), 1)
     with pytest.raises(AssertionError):
-        backend.fused_softmax(normal(1025, 1024), 1)
+        backend.fused_softmax(normal(1025, 64), 1)
 
 
 @pytest.mark.parametrize("given, found", [("", cpu_kernels.LARGE), ("0", None), ("5", 5), ("x", cpu_kernels.LARGE)])

@@ -260,7 +260,9 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
         work = _F32 if compute in HALVES else compute
         for x in inputs:
             if type(x) is np.ndarray and x.size >= LARGE and kernel.check is None:
-                done = self._map_large(kernel, inputs, work, result, out)
+                done = None if out is not None else self.map_by_kernel(kernel, inputs, compute, result)
+                if done is None:
+                    done = self._map_large(kernel, inputs, work, result, out)
                 if done is not None:
                     return done
                 break

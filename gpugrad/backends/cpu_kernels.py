@@ -11,19 +11,19 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from gpugrad.backends.base import Backend
+from gpugrad.backends.base import Backend, Elementwise
 from gpugrad.errors import DeviceError
 
 #: elements from which on a call is large. GPUGRAD_CPU_KERNELS names another number, 0 for none
-LARGE = 1 << 20
+LARGE = 1 << 16
 #: multiply-adds of a convolution that count as one element: 1 << 24 are 0.1 s by a loop, 2 ms by either way
-WEIGHT = 16
+WEIGHT = 256
 
 _HALF_OR_SINGLE = 4  # bytes
 
@@ -58,15 +58,15 @@ def _logits(gradient: np.ndarray, x: np.ndarray, *_: Any) -> int:
 
 
 def _scores(q: np.ndarray, k: np.ndarray, v: np.ndarray, *_: Any) -> int:
-    """Of attention: 12 x 4 heads of 64 by 64 and width 32 count as 1.3 million and take 0.71 of NumPy's time by
-    kernels, 8 x 8 heads of 32 by 32 and width 64 as 0.8 million and would take 1.13; 4 x 12 of 1024 by 1024 0.60."""
+    """Of attention: 12 x 4 heads of 64 by 64 and width 32 count as 79 thousand and take 0.71 of NumPy's time by
+    kernels, 8 x 8 heads of 32 by 32 and width 64 as 52 thousand and would take 1.13; 4 x 12 of 1024 by 1024 0.60."""
     from gpugrad.backends.kernel_attention import QUERIES, WIDEST  # few programs need what it stands on
 
     if q.dtype.itemsize > _HALF_OR_SINGLE or max(q.shape[3], v.shape[3]) > WIDEST:
         return 0
     if q.shape[0] * q.shape[1] * -(-q.shape[2] // QUERIES) < 4:
         return 0  # too few items to share out: one head of 512 by 512 would take 1.25 of NumPy's time
-    return prod(q.shape[:3]) * k.shape[2] * (q.shape[3] + v.shape[3]) // 10
+    return prod(q.shape[:3]) * k.shape[2] * (q.shape[3] + v.shape[3]) // 160
 
 
 def _scores_after(gradient: Any, q: np.ndarray, k: np.ndarray, v: np.ndarray, out: Any, kept: Any, *_: Any) -> int:
@@ -78,7 +78,7 @@ def _tensors(update: Any, columns: Any, numbers: Any) -> int:
 
 
 def _windows(x: np.ndarray, kernel: Any, *_: Any) -> int:
-    return x.size
+    return x.size // 2
 
 
 def _convolution(x: np.ndarray, weight: np.ndarray, stride: Any, dilation: Any, groups: int, *_: Any) -> int:
@@ -128,6 +128,14 @@ WORK: dict[str, Callable[..., int]] = {
     "max_pool_grad": _windows,
 }
 
+#: elementwise rows of which a kernel takes 0.3 to 0.6 of NumPy's time, which makes several passes (erf: 0.03)
+MAPPED = frozenset(
+    "entr erf gelu_exact gelu_exact_backward gelu_tanh gelu_tanh_backward relu relu_backward sigmoid sigmoid_backward "
+    "silu_backward silu_value tanh_backward xlogy".split()
+)
+
+_MAPPED_DTYPES = frozenset(np.dtype(t) for t in ("f4", "f2"))  # of bfloat16 both ways take the same time
+
 
 class KernelOps(Backend):
     """Methods of the CPU backend that go to kernels where a call is large enough."""
@@ -151,6 +159,27 @@ class KernelOps(Backend):
                         raise host_build.BuildError("no C compiler was found (cc, gcc or clang)")
                     found = self._host = HostKernels(self)
         return found
+
+    def map_by_kernel(
+        self, row: Elementwise, inputs: Sequence[Any], compute: np.dtype, result: np.dtype
+    ) -> np.ndarray | None:
+        """A row of ``MAPPED`` of large dense arrays, all of one shape and dtype; None of others."""
+        if self.kernels_from is None or row.name not in MAPPED:
+            return None
+        arrays = [x for x in inputs if type(x) is np.ndarray]
+        first = arrays[0]
+        if result != compute or compute not in _MAPPED_DTYPES:
+            return None
+        if any(x.dtype != compute or x.shape != first.shape or not x.flags.c_contiguous for x in arrays):
+            return None
+        from gpugrad.backends import host_build
+
+        try:
+            done: np.ndarray = self.host_kernels().call("map_here")(row, inputs, compute, result)
+        except host_build.BuildError as error:
+            self._without_kernels(error)
+            return None
+        return done
 
     def _without_kernels(self, error: DeviceError) -> None:
         """From now on NumPy does everything, which is said once, unless the compiler was switched off."""

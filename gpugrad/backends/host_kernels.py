@@ -61,6 +61,7 @@ class HostKernels(KernelBackend):
 
     name = "cpu"
     row_vectors = True
+    vector_functions = False
     update_run = RUN
 
     def __init__(self, cpu: Any) -> None:
@@ -147,6 +148,8 @@ class HostKernels(KernelBackend):
         value = self._cpu.map(kernel, given, compute, result, target)
         return _wrapped(value) if out is None else out
 
+    map_here = KernelBackend.map  # what the CPU backend leaves to this one
+
     def fill(self, out: StridedArray, value: Scalar) -> None:
         self._cpu.fill(self._array(out), value)
 
@@ -189,11 +192,12 @@ class HostKernels(KernelBackend):
 
     def _compile(self, source: str, fuse: bool, double: bool) -> ctypes.CDLL:
         # A kernel has one signature wherever the text has several of its name. A definition may hold a part of it.
-        defined = dict(re.findall(r"^#define (NAME|POINTERS|RANDOM_ARGUMENTS) (.*)$", source, re.M))
-        kernels = dict(re.findall(r"^KERNEL void (.+?)\(((?:GLOBAL|POINTERS) [^{]*)\) \{", source, re.M))
+        defined = dict(re.findall(r"^#define (NAME|POINTERS|RANDOM_ARGUMENTS|INPUTS) (.*)$", source, re.M))
+        kernels = dict(re.findall(r"^KERNEL void (.+?)\(((?:GLOBAL|POINTERS|INPUTS) [^{]*)\) \{", source, re.M))
         for name, parameters in kernels.items():
             if _spelled(name, defined["NAME"]) in self._here.wanted:
-                whole = re.sub(r"\b(POINTERS|RANDOM_ARGUMENTS)\b", lambda match: defined[match[0]], parameters)
+                whole = re.sub(r"\b(POINTERS|RANDOM_ARGUMENTS|INPUTS)\b", lambda match: defined[match[0]], parameters)
+                whole = whole.removesuffix(" CHECKED")  # elementwise: rows without a check
                 source += _in_rows(name, whole)
         return host_build.load(source, ("-ffp-contract=fast",) if fuse else ())[0]
 

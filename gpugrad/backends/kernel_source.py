@@ -140,8 +140,8 @@ def assemble(specialization: Specialization, dialect: str, common: Iterable[tupl
     given = dict(specialization.defines)
     headers = _HEADERS.get(specialization.family, ())
     if specialization.family == "map":
-        headers = ("coefficients.h", "special.h") if "sf_" in given.get("EXPR", "") else ()
-        headers += ("vector_math.h",) if "T_f32" in given else ()
+        headers = ("vector_math.h",) if "T_f32" in given else ()
+        headers += ("coefficients.h", "special.h") if "sf_" in given.get("EXPR", "") else ()
     files = (f"dialect/{dialect}.h", "types.h", "math.h", *headers, f"{specialization.family}.c")
     return defines + "".join(text(name) for name in files)
 

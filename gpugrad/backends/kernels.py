@@ -50,6 +50,9 @@ _VECTOR_MATH_OF = {"f32": _VECTOR_MATH, "f64": _VECTOR_MATH | {"expm1", "log", "
 class KernelBackend(AttentionOps, TensorsOps, UpdateOps, ProductOps, ConvolveOps):
     """The contract's methods, as kernels."""
 
+    #: whether the library of a CPU's language has functions of vectors
+    vector_functions = True
+
     # -- elementwise ------------------------------------------------------------------
     def map(
         self,
@@ -190,7 +193,13 @@ class KernelBackend(AttentionOps, TensorsOps, UpdateOps, ProductOps, ConvolveOps
         if row is _MOVE:
             defines["COPY"] = 1
         function = _CALL.fullmatch(expression)
-        if self.cpu_shapes and count == 1 and function and function[1] in _VECTOR_MATH_OF.get(short, ()):
+        if (
+            self.cpu_shapes
+            and self.vector_functions
+            and count == 1
+            and function
+            and function[1] in _VECTOR_MATH_OF.get(short, ())
+        ):
             width = self.shape["VECTOR"]
             defines |= {"FUNCTION": function[1], "V": f"{'float' if short == 'f32' else 'double'}{width}"}
         if row.c_check is not None:
