@@ -81,7 +81,7 @@ PARTS = {
     "walk": Part(
         ("gpugrad/autograd/engine.py", "gpugrad/autograd/graph.py", "gpugrad/ops/recording.py", "gpugrad/ops/table.py"),
         (
-            Stage(_tests("walk autograd inplace traced autograd_functional anomaly"), expression=_LONG),
+            Stage(_tests("walk table autograd inplace traced autograd_functional anomaly"), expression=_LONG),
             Stage(_tests("errors saved_values saved_memory view_aliasing viz func programs"), expression=_LONG),
             Stage(_tests("ops parity"), expression="finite or promotion or gradient or number"),
             Stage(_tests("autograd module_hooks shapes indexing creation language resources"), expression=_LONG),

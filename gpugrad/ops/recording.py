@@ -347,7 +347,6 @@ def note(
     node.params = params
     node.shapes = shapes
     node.dtypes = dtypes
-    backend = out._backend
     saves = plan.saves
     if saves:
         saved: list[Any] = []
@@ -358,14 +357,12 @@ def note(
                 if storage is None:
                     storage = x._storage = Storage(x._array.nbytes)
                 saved += (x._array, storage, storage.version)
-                if position >= 0:
-                    backend = x._backend  # another one if the call moved x
             else:
                 saved += (x, None, 0)
         node.saved = tuple(saved)
     else:
         node.saved = ()
-    node.backend = backend
+    node.backend = out._backend
     if on_new_node:
         on_new_node[0](node)
     return node
