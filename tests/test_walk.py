@@ -551,3 +551,14 @@ def test_rows_say_what_they_are():
             unset.function()
     finally:
         del gg.ops.OPS[unset.name]
+
+
+@pytest.mark.parametrize("given", [gg.bfloat16, gg.float16])
+def test_a_gradient_of_another_dtype_is_converted(device, given):
+    x = gg.tensor([1.0, 2.0], device=device, requires_grad=True)
+    g = gg.tensor([0.5, 4.0], dtype=given, device=device)
+    for y in (x * 3, x.view(2, 1)):
+        (dx,) = gg.autograd.grad(y, x, g.view(*y.shape))
+        assert dx.dtype is gg.float32
+    (x * 3).backward(g)
+    assert x.grad.dtype is gg.float32 and x.grad.tolist() == [1.5, 12.0]
