@@ -562,3 +562,11 @@ def test_a_gradient_of_another_dtype_is_converted(device, given):
         assert dx.dtype is gg.float32
     (x * 3).backward(g)
     assert x.grad.dtype is gg.float32 and x.grad.tolist() == [1.5, 12.0]
+
+
+def test_gradients_of_chosen_inputs_share_no_memory(device):
+    a, b = (gg.tensor([1.0, 2.0], device=device, requires_grad=True) for _ in range(2))
+    g = gg.tensor([3.0, 4.0], device=device)
+    gg.autograd.backward(a + b, g, inputs=[a, b])
+    a.grad.zero_()
+    assert b.grad.tolist() == g.tolist() == [3.0, 4.0]
