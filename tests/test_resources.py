@@ -314,9 +314,9 @@ def growth(device, kind, steps, timeout=300):
 @pytest.mark.parametrize("kind", ["eager", "compiled"])
 def test_memory_stays_flat(device, kind):
     """A thousand steps with the cycle collector off. The interpreter's own count of blocks tells a leak of one object a
-    step; the resident size also what is lost outside of it."""
+    step (what is in caches of a few hundred entries comes and goes); the resident size also what is lost outside."""
     grew = growth(device, kind, 1000)
-    assert grew["cycles"] == 0 and grew["blocks"] < 700 and grew["objects"] < 100, grew
+    assert grew["cycles"] == 0 and grew["blocks"] < 950 and grew["objects"] < 100, grew
     assert grew["resident"] < 2 << 20, grew
     assert grew["descriptors"] <= 0 and grew["threads"] <= 0, grew
     assert grew["allocated"] <= 0 and grew["reserved"] <= 0, grew
