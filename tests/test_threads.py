@@ -11,12 +11,20 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 IDLE = """
-import json, os, sys, threading, time
+import asyncio, json, os, sys, threading, time
 import numpy as np
 a = np.random.default_rng(0).random((700, 700), np.float32)
 before = a @ a
-if "thread" in sys.argv:
-    threading.Thread(target=time.sleep, args=(1,)).start()
+done = threading.Event()
+if "busy" in sys.argv:
+    threading.Thread(target=lambda: time.sleep(1)).start()
+if "product" in sys.argv:
+    threading.Thread(target=np.dot, args=(np.ones((4000, 4000)), np.ones((4000, 4000)))).start()
+if "waiting" in sys.argv:  # as those of a notebook and of a progress bar
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    threading.Thread(target=lambda: done.wait(), daemon=True).start()
+    time.sleep(0.1)
 import gpugrad as gg
 from gpugrad.backends import threads
 gg.ones(3)
@@ -69,6 +77,14 @@ def test_what_the_user_has_set_stays(openblas):
     assert not calm and named and same
 
 
-def test_nothing_is_done_beside_other_threads(openblas):
-    calm, named, same, *_ = run("thread")
+@pytest.mark.parametrize("kind", ["busy", "product"])
+def test_nothing_is_done_beside_threads_that_may_compute(openblas, kind):
+    calm, named, same, *_ = run(kind)
     assert not calm and not named and same
+
+
+def test_threads_that_wait_are_no_hindrance(openblas):
+    if not run()[0]:
+        pytest.skip("this OpenBLAS cannot be told")
+    calm, named, same, *_ = run("waiting")
+    assert calm and not named and same

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +41,7 @@ def calm_blas() -> bool:
     started anew by the next product. A value that the user has set stays. Nothing is done where another Python thread
     might be in the middle of a product, nor with builds of OpenBLAS that lack what this takes."""
     name = "OPENBLAS_THREAD_TIMEOUT"
-    if name in os.environ or threading.active_count() > 1:
+    if name in os.environ or not _others_wait():
         return False
     done = False
     for found in ThreadpoolController().lib_controllers:
@@ -46,7 +49,8 @@ def calm_blas() -> bool:
             continue
         if not all(hasattr(found.dynlib, call) for call in _TIMEOUT_CALLS):
             continue
-        read, told, end = (getattr(found.dynlib, call) for call in _TIMEOUT_CALLS)
+        held = ctypes.PyDLL(found.filepath)  # its calls keep the interpreter lock, so no thread begins a product
+        read, told, end = (getattr(held, call) for call in _TIMEOUT_CALLS)
         os.environ[name] = str(PATIENCE)
         try:
             read()
@@ -59,6 +63,19 @@ def calm_blas() -> bool:
 
 
 _TIMEOUT_CALLS = ("openblas_read_env", "openblas_thread_timeout", "blas_thread_shutdown_")
+#: where the threads of notebooks (IPython's, ZeroMQ's) and of progress bars wait for what there is to do
+_WAITING = re.compile(
+    r"\b(threading\.py wait|selectors\.py select|ipykernel/(parentpoller|heartbeat)\.py run"
+    r"|ipykernel/iostream\.py _watch_pipe_fd|zmq/.*\bdevice)$"
+)
+
+
+def _others_wait() -> bool:
+    """Whether every other Python thread is seen in a place where it computes nothing."""
+    frames = sys._current_frames()
+    del frames[threading.get_ident()]
+    places = [f"{f.f_code.co_filename} {f.f_code.co_name}".replace("\\", "/") for f in frames.values()]
+    return len(frames) >= threading.active_count() - 1 and all(map(_WAITING.search, places))
 
 
 class Workers:
