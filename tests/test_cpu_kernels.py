@@ -86,6 +86,7 @@ def test_elementwise_rows_of_several_passes(name, dtype):
     a, b = by_kernels.map(row, inputs, kind, kind), by_numpy.map(row, inputs, kind, kind)
     assert by_kernels.map_by_kernel(row, inputs, kind, kind) is not None
     np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+    np.testing.assert_array_equal(np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b))
     assert a.dtype == b.dtype and a.shape == b.shape
     tolerance = 4 * TOLERANCE[dtype]
     np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=tolerance, atol=tolerance)
