@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import math
 import os
 import pickle
@@ -40,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 WORD = np.uint32(0xFFF6FFA9)  # tests/poison.py
 MOST_SECONDS = 900  # of one launch; the slowest takes 80 beside other work
 #: families whose groups work on tiles together: a launch of one group takes up to a minute
-TILED = re.compile("^gg_(attention|product)_.*")
+TILED = ("gg_attention_", "gg_product_")
 #: clang's own functions, of which oclgrind knows none, where OpenCL has them by another name
 BUILTIN = re.compile(r"\b__builtin_(sqrt|fabs|floor|ceil|trunc|rint)f\(")
 ON_GPUS = {"attention_mma"}  # written in CUDA's inline assembly: tests/test_attention_mma.py
@@ -63,7 +64,7 @@ class Job(NamedTuple):
     @property
     def rank(self) -> tuple[bool, int]:
         """Cheap launches come before dear ones."""
-        tiled = self.shape == "GPU" and TILED.match(self.kernel) is not None
+        tiled = self.shape == "GPU" and self.kernel.startswith(TILED)
         nbytes = sum(arg.size for arg in {id(a): a for a in self.args if not isinstance(a, bytes)}.values())
         return tiled, nbytes + self.groups * self.local
 
@@ -220,10 +221,11 @@ class Pool:
         try:
             while waiting or running:
                 late = time.monotonic() > end
-                while late and waiting:
-                    left += waiting.popleft()
-                for process in running if late else ():
-                    process.kill()
+                if late:
+                    left += itertools.chain.from_iterable(waiting)
+                    waiting.clear()
+                    for process in running:
+                        process.kill()
                 while waiting and len(running) < self.processes:
                     part = waiting.popleft()
                     process, path = self._start(part)
@@ -236,7 +238,8 @@ class Pool:
                     if late:
                         left += part[len(found) :]
                     elif len(found) < len(part):  # it ended in the middle of a launch
-                        waiting.extendleft([part[len(found) + 1 :]] if part[len(found) + 1 :] else [])
+                        if part[len(found) + 1 :]:
+                            waiting.appendleft(part[len(found) + 1 :])
                         found.append(Outcome(part[len(found)], self._end(process.returncode, path), 0.0))
                     outcomes += found
         finally:
@@ -311,7 +314,7 @@ def main() -> int:
     parser.add_argument("record", nargs="*", help="folders written under GPUGRAD_TEST_LAUNCHES")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("-k", default="", help="only kernels whose name has this in it; none is missed then")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="for how long launches are begun")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which what is left is only named")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="tell which launches took longest")
     parser.add_argument("--replay", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()

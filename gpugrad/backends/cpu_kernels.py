@@ -164,22 +164,26 @@ class KernelOps(Backend):
         self, row: Elementwise, inputs: Sequence[Any], compute: np.dtype, result: np.dtype
     ) -> np.ndarray | None:
         """A row of ``MAPPED`` of large dense arrays, all of one shape and dtype; None of others."""
-        if self.kernels_from is None or row.name not in MAPPED:
+        least = self.kernels_from
+        if least is None or row.name not in MAPPED or result != compute or compute not in _MAPPED_DTYPES:
             return None
-        arrays = [x for x in inputs if type(x) is np.ndarray]
-        first = arrays[0]
-        if result != compute or compute not in _MAPPED_DTYPES:
+        first, *others = (x for x in inputs if type(x) is np.ndarray)
+        if first.size < least or any(x.shape != first.shape for x in others):
             return None
-        if any(x.dtype != compute or x.shape != first.shape or not x.flags.c_contiguous for x in arrays):
+        if any(x.dtype != compute or not x.flags.c_contiguous for x in (first, *others)):
             return None
+        done: list[np.ndarray] = self._built("map_here", row, inputs, compute, result)
+        return done[0] if done else None
+
+    def _built(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """What the kernels' method returns, as the only item; nothing where its kernel cannot be built."""
         from gpugrad.backends import host_build
 
         try:
-            done: np.ndarray = self.host_kernels().call("map_here")(row, inputs, compute, result)
-        except host_build.BuildError as error:
+            return [self.host_kernels().call(name)(*args, **kwargs)]
+        except host_build.BuildError as error:  # raised before anything runs
             self._without_kernels(error)
-            return None
-        return done
+            return []
 
     def _without_kernels(self, error: DeviceError) -> None:
         """From now on NumPy does everything, which is said once, unless the compiler was switched off."""
@@ -192,7 +196,7 @@ class KernelOps(Backend):
                 f"{error}\nInstall a C compiler or name one in GPUGRAD_CC; GPUGRAD_CPU_KERNELS=0 is for NumPy, and "
                 "silence",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
@@ -208,12 +212,9 @@ def _by_kernels(name: str, work: Callable[..., int]) -> Callable[..., Any]:
     def method(self: KernelOps, *args: Any, **kwargs: Any) -> Any:
         least = self.kernels_from
         if least is not None and work(*args) >= least:
-            from gpugrad.backends import host_build
-
-            try:
-                return self.host_kernels().call(name)(*args, **kwargs)
-            except host_build.BuildError as error:  # raised before anything runs
-                self._without_kernels(error)
+            done = self._built(name, *args, **kwargs)
+            if done:
+                return done[0]
         return getattr(super(KernelOps, self), name)(*args, **kwargs)
 
     method.__name__ = method.__qualname__ = name

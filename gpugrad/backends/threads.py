@@ -47,9 +47,9 @@ def calm_blas() -> bool:
     for found in ThreadpoolController().lib_controllers:
         if found.internal_api != "openblas" or getattr(found, "threading_layer", "") != "pthreads":
             continue
-        if not all(hasattr(found.dynlib, call) for call in _TIMEOUT_CALLS):
-            continue
         held = ctypes.PyDLL(found.filepath)  # its calls keep the interpreter lock, so no thread begins a product
+        if not all(hasattr(held, call) for call in _TIMEOUT_CALLS):
+            continue
         read, told, end = (getattr(held, call) for call in _TIMEOUT_CALLS)
         os.environ[name] = str(PATIENCE)
         try:
@@ -154,8 +154,8 @@ class Workers:
                 other.result()
 
     def pause_blas(self) -> None:
-        """Let BLAS use one thread until :meth:`resume_blas` is called as often. Its idle threads wait actively for a
-        tenth of a second after a product and take the processors from ours: what mixes both does products by ours."""
+        """Let BLAS use one thread until :meth:`resume_blas` is called as often. Its idle threads wait actively for
+        some time after a product (:func:`calm_blas`), on our processors: what mixes both does products by ours."""
         self._prepare()
         with self._lock:
             self._pauses += 1
