@@ -11,7 +11,7 @@ _SPARSE = "there are no sparse tensors here; dense ones do the same"
 _QUANTISED = "there are no quantised tensors here; float16 and bfloat16 halve the memory"
 _PARTS = f"{_COMPLEX}; keep the real and the imaginary part in two tensors"
 _SYMBOLIC = "there are no symbolic shapes here; sizes are Python's int"
-_DETERMINISTIC = "every operation here is deterministic; see use_deterministic_algorithms for what more it can do"
+_DETERMINISTIC = "every operation here is deterministic"
 
 #: reason -> names: bare ones of the package and of Tensor, dotted ones of another namespace
 _REASONS = {

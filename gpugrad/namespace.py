@@ -129,9 +129,8 @@ def get_num_threads() -> Any:
 
 
 def set_num_threads(num: Any) -> None:
-    """Let the CPU backend, and the BLAS that NumPy calls, use ``num`` threads. Results do not depend on it, but for
-    the last places of matrix products (see :func:`use_deterministic_algorithms`). Raises RuntimeError unless ``num``
-    is positive."""
+    """Let the CPU backend use ``num`` threads. Results do not depend on it. Raises RuntimeError unless ``num`` is
+    positive."""
     _positive("set_num_threads", num)
     backend_of(Device("cpu")).threads = num
 
@@ -152,10 +151,8 @@ def _positive(op: str, num: Any) -> None:
 
 
 def use_deterministic_algorithms(mode: Any, *, warn_only: bool = False) -> None:
-    """All algorithms here are deterministic: the same program gives the same bits each time. ``True`` also makes matrix
-    products on the CPU independent of how many threads there are, by holding NumPy's BLAS to one; ``False`` lets it
-    have those again that it had."""
-    backend_of(Device("cpu")).fix_products(bool(mode))
+    """Accepted for PyTorch's sake: all algorithms here are deterministic, so that the same program gives the same bits
+    each time, for any number of threads (docs/determinism.md)."""
 
 
 def are_deterministic_algorithms_enabled() -> Any:

@@ -71,7 +71,6 @@ def test_layouts_and_halves():
 
 
 def test_the_same_bits_with_any_number_of_threads():
-    """Of our own threads: what BLAS computes depends on how many it uses."""
     groups = 16
     before = gg.get_num_threads()
     x, w = gg.randn(24, 16, 30, 30, requires_grad=True), gg.randn(16, 16 // groups, 3, 3, requires_grad=True)

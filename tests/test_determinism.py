@@ -139,18 +139,19 @@ def test_the_same_products_twice(device):
 
 @pytest.fixture
 def threads():
-    """Sets the number of threads of the CPU backend's own loops; BLAS keeps what it has."""
-    workers = backend_of(Device("cpu"))._workers
-    before = workers.threads
+    """Sets how many threads the CPU backend has, and in another number BLAS."""
+    before = gg.get_num_threads()
+    controller = ThreadpoolController()
+    most = os.cpu_count() or 1  # see tests/test_products.py
 
     def use(n):
-        workers.threads = n
-        workers._pid = -1  # a new pool
+        gg.set_num_threads(n)
+        controller.limit(limits=min(4 - n, most), user_api="blas")
         return n
 
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
+    with controller.limit(limits=None):
         yield use
-    use(before)
+        gg.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -161,40 +162,6 @@ def threads():
 def test_any_number_of_threads(what, threads):
     found = {threads(n): what("cpu") for n in (1, 2, 3)}
     assert len(set(found.values())) == 1, found
-
-
-def test_products_for_any_number_of_blas_threads():
-    """The one thing that depends on a number of threads by itself (docs/determinism.md), and how not to."""
-    controller = ThreadpoolController()
-
-    def blas_threads():
-        return {found["num_threads"] for found in controller.select(user_api="blas").info()}
-
-    before, ours = blas_threads(), gg.get_num_threads()
-    try:
-        found = set()
-        for n in (1, 2, 3, 4):
-            gg.set_num_threads(n)
-            gg.use_deterministic_algorithms(True)
-            assert blas_threads() == {1} and gg.get_num_threads() == n
-            gg.set_num_threads(n + 1)
-            assert blas_threads() == {1}
-            found.add(products("cpu"))
-            gg.use_deterministic_algorithms(False)
-            assert blas_threads() == {n}
-        assert len(found) == 1
-    finally:
-        gg.use_deterministic_algorithms(False)
-        gg.set_num_threads(ours)
-        controller.limit(limits=min(before), user_api="blas")
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_products_twice_with_several_blas_threads(n):
-    if n > (os.cpu_count() or 1) and np.lib.NumpyVersion(np.__version__) < "2.4.0":
-        pytest.skip("the OpenBLAS of NumPy 2.2 (0.3.28), begun with one thread, crashes with more than processors")
-    with ThreadpoolController().limit(limits=n, user_api="blas"):
-        assert len({products("cpu") for _ in range(4)}) == 1
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import philox
 from gpugrad.backends.base import Array, DeviceInfo, Elementwise, Scalar
+from gpugrad.backends.blas import numpy_blas
 from gpugrad.backends.cpu_attention import AttentionOps
 from gpugrad.backends.cpu_blocks import LARGE, add_slices, flattened, map_blocks, reduce_blocks, row_blocks
 from gpugrad.backends.cpu_channels import ChannelOps
@@ -27,6 +28,7 @@ from gpugrad.backends.cpu_rows import check_index
 from gpugrad.backends.cpu_updates import UpdateOps
 from gpugrad.backends.cpu_windows import WindowOps
 from gpugrad.backends.host_memory import COUNTED, HostPool, retrying
+from gpugrad.backends.products import Products
 from gpugrad.backends.threads import Workers
 from gpugrad.dtypes import HALVES
 from gpugrad.errors import DeviceError
@@ -40,7 +42,6 @@ FILL = 1 << 20
 _PLAIN = frozenset(np.dtype(t) for t in ("f4", "f8"))
 _ufunc = np.ufunc
 _asarray = np.asarray
-_matmul = np.matmul
 _copyto = np.copyto
 
 
@@ -101,8 +102,10 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
     lowering = "host"
 
     def __init__(self) -> None:
-        self._workers = Workers()
         self._pool = HostPool()
+        self._blas = numpy_blas()
+        self._workers = Workers(self._blas.begin_thread)
+        self._multiply = Products(self._workers, self._blas, self._pool.empty)
         self.kernels_from = kernels_from()
 
     def info(self) -> DeviceInfo:
@@ -115,7 +118,7 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
             kind="cpu",
             memory=memory,
             compute_units=os.cpu_count(),
-            driver=f"NumPy {np.__version__}{self._workers.blas()}",
+            driver=", ".join(filter(None, (f"NumPy {np.__version__}", self._blas.name))),
         )
 
     def supports(self, dtype: np.dtype) -> bool:
@@ -163,10 +166,6 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
     @threads.setter
     def threads(self, n: int) -> None:
         self._workers.resize(n)
-
-    def fix_products(self, on: bool) -> None:
-        """Whether products give the same bits for any number of threads, for which BLAS is held to one."""
-        self._workers.hold_blas(on)
 
     def adopt(self, foreign: Any) -> np.ndarray:
         try:
@@ -422,7 +421,7 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
     def matmul(self, a: np.ndarray, b: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
         if a.dtype in _PLAIN:
             try:
-                value = _quiet.run(_matmul, a, b)
+                value = _quiet.run(self._multiply, a, b)
             except MemoryError:
                 return self._matmul_any(a, b)
             return self._pool.count(value) if value.nbytes >= COUNTED else value
@@ -432,7 +431,7 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
         dtype = dtype or a.dtype
         if a.dtype in HALVES:
             a, b = a.astype(np.float32), b.astype(np.float32)
-        value = _calm(_matmul, a, b)
+        value = _calm(self._multiply if a.dtype in _PLAIN else np.matmul, a, b)
         return value if value.dtype == dtype else _calm(value.astype, dtype)
 
     def factorize(self, kind: str, arrays: Sequence[np.ndarray], **params: Any) -> tuple[np.ndarray, ...]:

@@ -26,7 +26,7 @@ TILE = 1 << 18
 #: the most keys of a tile
 KEYS = 512
 #: from how many scores on tiles are shared out among threads: 48 heads of 64 by 64, width 32, take 1.2 times as long on
-#: two as on one. Not later: products of that size BLAS would share out itself, and the bits depend on its threads then
+#: two as on one
 SHARED = 1 << 19
 #: into how many parts at least a backward pass is cut, each with gradients of keys and values of its own
 PARTS = 4
@@ -197,8 +197,10 @@ def _rows(x: np.ndarray) -> np.ndarray:
 class AttentionOps(RowOps):
     """What the CPU backend offers for attention."""
 
-    #: calls a function with floating-point warnings off
+    #: calls a function with floating-point warnings off; NumPy's BLAS; products that are shared out
     _quietly: Any
+    _blas: Any
+    _multiply: Any
 
     def fused_attention_takes(self, dtype: np.dtype, width: int, value_width: int, queries: int) -> bool:
         # The weights of few queries are no more than the keys; the definition takes 0.86 of the time for one.
@@ -207,9 +209,10 @@ class AttentionOps(RowOps):
     def _attention_pieces(self, call: _Call, pieces: Sequence[Any], function: Any) -> list[Any]:
         """``function`` of each piece, on all threads where there is enough to do."""
         b, g, r, length, _ = call.q.shape
-        if b * g * r * length * call.lengths[1] < SHARED:
-            return [self._quietly(function, p) for p in pieces]
-        return self._workers.each(lambda p: self._quietly(function, p), pieces)
+        with self._blas:  # which products are BLAS's, one by one
+            if b * g * r * length * call.lengths[1] < SHARED:
+                return [self._quietly(function, p) for p in pieces]
+            return self._workers.each(lambda p: self._quietly(function, p), pieces)
 
     def fused_attention(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *how: Any) -> tuple[np.ndarray, np.ndarray]:
         call = _Call(q, k, v, *how)
@@ -234,7 +237,7 @@ class AttentionOps(RowOps):
         key, value = (call.loaded(x)[:, :, None] for x in (call.k, call.v))
         (length, keys), heads = call.lengths, call.q.shape[:3]
         weights = self._pool.empty((heads[0], heads[1] * heads[2], length, keys), call.work)
-        scores = np.matmul(queries, _transposed(key), out=call.in_groups(weights))
+        scores = self._multiply(queries, _transposed(key), call.in_groups(weights))
         call.hide(scores, call.whole(), 0, keys)
         rows = _rows(weights)
         best = row_maxima(rows)
@@ -298,9 +301,11 @@ class AttentionOps(RowOps):
         shape = result.shape[:-1]
         return result, factor.reshape(*shape, 1), logs.reshape(shape)
 
-    def _product(self, name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def _product(
+        self, name: str, a: np.ndarray, b: np.ndarray, multiply: Callable[..., np.ndarray] = np.matmul
+    ) -> np.ndarray:
         """``a @ b`` in scratch memory of that name; the leading dimensions are those of ``a``."""
-        return np.matmul(a, b, out=self._temporary(name, (*a.shape[:-1], b.shape[-1]), a.dtype))
+        return multiply(a, b, self._temporary(name, (*a.shape[:-1], b.shape[-1]), a.dtype))
 
     def fused_attention_backward(
         self,
@@ -353,9 +358,9 @@ class AttentionOps(RowOps):
     def _product_into(self, target: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
         """Set ``target`` ``[b, g, r or 1, n, m]`` to ``a @ b``, summed over the heads of a group if it has but one."""
         if target.dtype == a.dtype and target.shape[2] == a.shape[2]:
-            np.matmul(a, b, out=target)
+            self._multiply(a, b, target)
             return
-        product = self._product("product", a, b)
+        product = self._product("product", a, b, self._multiply)
         np.copyto(target, product.sum(axis=2, keepdims=True) if target.shape[2] < a.shape[2] else product, "unsafe")
 
     def _gradients_of_kept(
@@ -375,7 +380,7 @@ class AttentionOps(RowOps):
             return
         scale = call.work.type(call.scale)
         key, value = (call.loaded(x)[:, :, None] for x in (call.k, call.v))
-        slopes = self._product("slopes", gradient, _transposed(value))
+        slopes = self._product("slopes", gradient, _transposed(value), self._multiply)
         rows = _rows(slopes)
         rows -= np.vecdot(_rows(gradient), _rows(out.astype(call.work, copy=False)))[:, None]
         rows *= _rows(weights)
@@ -383,7 +388,7 @@ class AttentionOps(RowOps):
             queries = (call.q * scale).astype(call.work, copy=False)
             self._product_into(dk[:, :, None], _transposed(slopes), queries)
         if dq is not None:
-            own = self._product("product", slopes, key)
+            own = self._product("product", slopes, key, self._multiply)
             np.multiply(own, scale, out=call.in_groups(dq), casting="unsafe")
 
     def _gradients_of(

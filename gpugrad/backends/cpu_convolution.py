@@ -1,9 +1,5 @@
 """Convolution on the CPU: matrix products over columns that are gathered a few images at a time.
 
-The products run on BLAS's own threads. Threads of ours, each with a block of images and BLAS on one thread, are no
-faster by themselves and 1.3 times slower in a training step: BLAS's idle threads spin for a while after each product
-that used them, and take the processors away.
-
 Where nothing is strided, a *run* stands for all windows of an image at one place of the kernel: the flattened image
 from that place on, as far as the last window. It is one contiguous piece, so gathering copies long pieces instead of
 rows, at the price of a few columns too many where one row of windows ends and the next begins (26 for 24 in a 3x3
@@ -29,6 +25,8 @@ SMALL = 1 << 21
 
 #: ``share(function, count)``: calls ``function(i)`` for each i below ``count``, on all threads
 Share = Callable[[Callable[[int], None], int], None]
+#: ``multiply(a, b, out)``: the product of matrices, in ``out`` unless that is left out
+Multiply = Callable[..., np.ndarray]
 
 
 def _at(place: Sequence[Any]) -> Any:
@@ -132,7 +130,7 @@ class Geometry:
             out[_at((slice(None), *cut))] += part.reshape(images, self.channels, *self.out)
 
 
-def forward(x: np.ndarray, weight: np.ndarray, g: Geometry, out: np.ndarray) -> None:
+def forward(x: np.ndarray, weight: np.ndarray, g: Geometry, out: np.ndarray, multiply: Multiply) -> None:
     """``out[n, o, *out]`` = ``x`` correlated with ``weight`` ``[o, channels, *kernel]``."""
     flat = weight.reshape(weight.shape[0], g.depth)
 
@@ -140,12 +138,12 @@ def forward(x: np.ndarray, weight: np.ndarray, g: Geometry, out: np.ndarray) -> 
         images = part.stop - part.start
         columns = g.columns(x[part])
         if images == 1 and g.length == g.windows:
-            np.dot(flat, columns, out=out[part.start].reshape(len(flat), g.length))
+            multiply(flat, columns, out[part.start].reshape(len(flat), g.length))
         else:
-            np.copyto(out[part], g.taken(np.dot(flat, columns), images))
+            np.copyto(out[part], g.taken(multiply(flat, columns), images))
 
 
-def input_grad(gradient: np.ndarray, weight: np.ndarray, g: Geometry, out: np.ndarray) -> None:
+def input_grad(gradient: np.ndarray, weight: np.ndarray, g: Geometry, out: np.ndarray, multiply: Multiply) -> None:
     """``out[n, channels, *size]``: the adjoint of :func:`forward` in ``x``."""
     flat = weight.reshape(weight.shape[0], g.depth)
     turned = np.ascontiguousarray(flat.T)
@@ -153,17 +151,17 @@ def input_grad(gradient: np.ndarray, weight: np.ndarray, g: Geometry, out: np.nd
     for part in g.blocks(len(out), out.itemsize, flat.size * g.windows):
         spread = g.spread(gradient[part])
         if g.pointwise and part.stop - part.start == 1:
-            np.dot(turned, spread, out=out[part.start].reshape(g.channels, g.length))
+            multiply(turned, spread, out[part.start].reshape(g.channels, g.length))
         else:
             out[part] = 0
-            g.fold(np.dot(turned, spread), out[part])
+            g.fold(multiply(turned, spread), out[part])
 
 
-def weight_grad(gradient: np.ndarray, x: np.ndarray, g: Geometry) -> np.ndarray:
+def weight_grad(gradient: np.ndarray, x: np.ndarray, g: Geometry, multiply: Multiply) -> np.ndarray:
     """``[o, depth]``: the adjoint of :func:`forward` in ``weight``."""
     total: Any = 0
     for part in g.blocks(len(x), x.itemsize, gradient.shape[1] * g.depth * g.windows):
-        total += np.dot(g.spread(gradient[part]), g.columns(x[part]).T)
+        total += multiply(g.spread(gradient[part]), g.columns(x[part]).T)
     return total
 
 

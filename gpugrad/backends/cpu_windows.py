@@ -11,8 +11,7 @@ from gpugrad import layout
 from gpugrad.backends import cpu_convolution
 from gpugrad.backends.base import Backend
 from gpugrad.backends.cpu_blocks import row_blocks
-from gpugrad.backends.cpu_convolution import Geometry
-from gpugrad.backends.threads import Workers
+from gpugrad.backends.cpu_convolution import Geometry, Multiply
 from gpugrad.dtypes import HALVES
 
 _F32 = np.dtype(np.float32)
@@ -23,7 +22,7 @@ _PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
 class WindowOps(Backend):
     """The half of the CPU backend that looks through windows."""
 
-    _workers: Workers
+    _multiply: Multiply
 
     def _share(self, function: Callable[[int], None], count: int) -> None:
         """``function(i)`` for each i below ``count``, on all threads, without floating-point warnings."""
@@ -64,7 +63,7 @@ class WindowOps(Backend):
             if groups > 1 and groups == x.shape[1] == weight.shape[0]:
                 cpu_convolution.depthwise(part, weight[:, 0], geometry, target, self._share)
             else:
-                cpu_convolution.forward(part, weight[outputs], geometry, target)
+                cpu_convolution.forward(part, weight[outputs], geometry, target, self._multiply)
                 if groups > 1:
                     result[:, outputs] = target
         return result.astype(dtype, copy=False)
@@ -92,7 +91,7 @@ class WindowOps(Backend):
             if groups > 1 and whole:
                 cpu_convolution.depthwise_input_grad(gradient, weight[:, 0], geometry, target, self._share)
             else:
-                cpu_convolution.input_grad(gradient[:, outputs], weight[outputs], geometry, target)
+                cpu_convolution.input_grad(gradient[:, outputs], weight[outputs], geometry, target, self._multiply)
                 if not whole:
                     result[:, inputs] = target
         return result.astype(dtype, copy=False)
@@ -118,7 +117,7 @@ class WindowOps(Backend):
             if groups > 1 and groups == channels == outs:
                 total = cpu_convolution.depthwise_weight_grad(gradient, part, geometry, self._share)
             else:
-                total = cpu_convolution.weight_grad(gradient[:, outputs], part, geometry)
+                total = cpu_convolution.weight_grad(gradient[:, outputs], part, geometry, self._multiply)
             result[outputs] = total.reshape(result[outputs].shape)
         return result.astype(dtype, copy=False)
 

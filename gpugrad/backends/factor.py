@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.backends.blas import numpy_blas
 from gpugrad.errors import HostTripWarning, LinAlgError
 
 Arrays = tuple[np.ndarray, ...]
@@ -22,8 +23,9 @@ _BLOCK = 32  # columns that are factorized one by one before the rest is updated
 
 
 def compute(kind: str, arrays: Arrays, **params: Any) -> Arrays:
-    """Run the routine ``kind``, with floating-point warnings off. Raises LinAlgError where an iteration fails."""
-    with np.errstate(all="ignore"):
+    """Run the routine ``kind``, with floating-point warnings off and BLAS on one thread, as its bits depend on how many
+    there are. Raises LinAlgError where an iteration fails."""
+    with np.errstate(all="ignore"), numpy_blas():
         try:
             results = ROUTINES[kind](*arrays, **params)
         except np.linalg.LinAlgError as error:

@@ -68,18 +68,24 @@ def _works(command: list[str]) -> bool:
 @cache
 def vector_bytes() -> int:
     """The bytes of the widest vector that the compiler uses on this processor."""
-    command = compiler()
-    assert command is not None
+    command = needed()
     told = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True,
                           timeout=60).stdout.split()  # fmt: skip
     return 64 if "__AVX512F__" in told else 32 if "__AVX__" in told else 16
 
 
+def needed() -> tuple[str, ...]:
+    """:func:`compiler`. Raises BuildError where there is none."""
+    command = compiler()
+    if command is None:
+        raise BuildError("no C compiler was found (cc, gcc or clang); install one, or name it in CC")
+    return command
+
+
 @cache
 def _identity() -> str:
     """What a library depends on besides its text."""
-    command = compiler()
-    assert command is not None
+    command = needed()
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60).stdout
     return "\n".join((*command, *FLAGS, version, platform.machine(), _processor()))
 
@@ -139,9 +145,7 @@ def _sound(target: Path) -> bool:
 
 
 def _build(text: str, flags: Sequence[str], place: Path, target: Path) -> None:
-    command = compiler()
-    if command is None:
-        raise BuildError("compile: no C compiler was found (cc, gcc or clang); install one, or name it in CC")
+    command = needed()
     with tempfile.TemporaryDirectory(dir=place) as scratch:
         source, made = Path(scratch, "text.c"), Path(scratch, "made.so")
         source.write_text(text, encoding="utf-8")

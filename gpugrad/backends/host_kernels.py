@@ -8,6 +8,7 @@ not worth a kernel. The CPU backend's large calls (``cpu_kernels.py``) and compi
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import re
 import threading
@@ -32,6 +33,17 @@ RUN = 4096
 
 #: whose results have the strides of their operands, and not those of C
 _AS_THEY_LIE = ("fused_attention", "fused_attention_backward")
+
+
+class _Items(ctypes.Structure):
+    """Of a kernel, those of kernels/host/pool.c."""
+
+    _fields_ = (
+        ("run", ctypes.c_void_p),
+        ("arguments", ctypes.c_void_p),
+        ("first", ctypes.c_int64),
+        ("last", ctypes.c_int64),
+    )
 
 
 class _Memory:
@@ -65,6 +77,7 @@ class HostKernels(KernelBackend):
     update_run = RUN
 
     def __init__(self, cpu: Any) -> None:
+        host_build.needed()
         super().__init__(0, "host", cpu_shapes=True, fp64=True)
         self.force_wide = True  # an index that may wrap round is nothing that compilers make vectors of
         self.vector_bytes = host_build.vector_bytes()
@@ -202,10 +215,7 @@ class HostKernels(KernelBackend):
         return host_build.load(source, ("-ffp-contract=fast",) if fuse else ())[0]
 
     def _get_kernel(self, program: ctypes.CDLL, name: str, local: int) -> tuple[Any, int]:
-        function = getattr(program, f"{name}_items")
-        function.restype = None
-        function.argtypes = (ctypes.c_void_p, ctypes.c_longlong, ctypes.c_longlong)
-        return function, local
+        return ctypes.cast(getattr(program, f"{name}_items"), ctypes.c_void_p).value, local
 
     def _launch(self, kernel: Any, groups: int, *args: Any) -> None:
         # What is passed by value is pointed to as well.
@@ -221,18 +231,16 @@ class HostKernels(KernelBackend):
 
     def _run(self, launches: Sequence[tuple[Any, ...]]) -> None:
         """Share out launches that do not depend on each other; their arguments live until they are done."""
-        parts: list[tuple[Any, ...]] = []
+        parts: list[_Items] = []
         most = max(1, PARTS // max(len(launches), 1))
         for function, local, groups, pointers, _ in launches:
             items = groups * local
             count = min(items, most)
-            parts += [(function, pointers, items * i // count, items * (i + 1) // count) for i in range(count)]
+            table = ctypes.addressof(pointers)
+            cuts = [items * i // count for i in range(count + 1)]
+            parts += [_Items(function, table, *cut) for cut in itertools.pairwise(cuts)]
 
-        def part(i: int) -> None:
-            function, pointers, first, last = parts[i]
-            function(pointers, first, last)
-
-        self._cpu._workers.share(part, len(parts))
+        self._cpu._workers.native().gg_share_items((_Items * len(parts))(*parts), len(parts))
 
 
 def _spelled(name: str, own: str) -> str:

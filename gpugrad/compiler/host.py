@@ -29,7 +29,7 @@ import numpy as np
 from gpugrad import layout
 from gpugrad.backends import host_build
 from gpugrad.backends.cpu import _quiet
-from gpugrad.compiler import blocks, host_product
+from gpugrad.compiler import blocks
 from gpugrad.compiler.host_places import RANGES, Places, is_product
 from gpugrad.compiler.lowering import Action, Lowering
 from gpugrad.compiler.program import Buffer, Call, Fill, Map, Number, Program, Reduce, Step, View
@@ -37,7 +37,6 @@ from gpugrad.compiler.serial_text import Kernel
 
 _CONVOLUTIONS = {"convolve": 1, "convolve_input_grad": 1, "convolve_weight_grad": 2}  # which argument knows the kernel
 _POOLS = ("max_pool", "max_pool_grad")
-_BY_BLAS = ("matmul", "convolve", "convolve_input_grad", "convolve_weight_grad", "factorize")
 #: elements up to which a segment keeps the interpreter lock: letting go of it and taking it again costs more
 QUICK = 1 << 14
 
@@ -110,12 +109,6 @@ class _Writer(Places):
         self.quick: set[str] = set()  # those that are over soon
         self.work = 0  # of the segment that is being written
         self._views: dict[Any, str] = {}
-        calls = [p for kind, p in self.parts if kind == "step" and isinstance(p, Call)]
-        # Beside convolution on our threads, BLAS's get in the way (a step of the CNN of benchmarks/ takes 1.6 times as
-        # long); alone they are quicker than ours (by 1.4 in the GPT's).
-        self.own_products = any(map(takes, calls)) and not any(
-            p.method in _BY_BLAS and not is_product(p) and not takes(p) for p in calls
-        )
 
     # -- names in the generated function -------------------------------------------------------------------
     def _constant(self, value: Any) -> str:
@@ -203,7 +196,7 @@ class _Writer(Places):
             self.large.append((len(self.functions), [call]))
             self.functions.append("")
             self.bound.append(f"gg_part_{i}")
-            self.python.append(f"share(gg_part_{i}, {RANGES})")
+            self.python.append(f"gg_part_{i}()")
             self.large_names.append(f"gg_part_{i}")
         else:
             self.large[-1][1].append(call)
@@ -253,10 +246,7 @@ class _Writer(Places):
     def _call(self, step: Call) -> None:
         if is_product(step):
             views = ", ".join(self._view(v) for v in (*step.args, step.results[0]))
-            if self.own_products and host_product.is_shared(*step.args):
-                self.python.append(f"product(share, {views})")
-            else:
-                self.python.append(f"quiet.run(matmul, {views})")
+            self.python.append(f"quiet.run(product, {views})")
             return
         arguments = [self._expression(x) for x in step.args]
         arguments += [f"{k}={self._expression(x)}" for k, x in step.kwargs.items()]
@@ -349,21 +339,17 @@ class _Writer(Places):
         if self.bound:
             free, held = host_build.load(prelude + self.unit.helpers() + body)
             for name in self.bound:
-                names[name] = _bound(name, held if name in self.quick else free, table, values)
+                if name.startswith("gg_part"):
+                    names[name] = _shared(name, free, table, values, self.backend._workers.native())
+                else:
+                    names[name] = _bound(name, held if name in self.quick else free, table, values)
         lines = ["def run(arguments, numbers):", "    with lock:"]
         if numbers:
             lines.append(f"        N[:] = numbers[:{numbers}]")
-        # Products that are not shared out too: BLAS wakes its threads from 2**18 multiply-adds on.
-        own = self.own_products and any(line.startswith(("product(", "quiet.run(matmul")) for line in self.python)
-        if own:
-            lines += ["        workers.pause_blas()", "        try:"]
-        lines += [f"        {'    ' * own}{line}" for line in self.python]
-        if own:
-            lines += ["        finally:", "            workers.resume_blas()"]
+        lines += [f"        {line}" for line in self.python]
         names.update(
-            P=table, N=values, backend=self.backend, quiet=_quiet, matmul=np.matmul, copyto=np.copyto, view=_view,
-            address=_address, workers=self.backend._workers, share=self.backend._workers.share,
-            product=host_product.shared, lock=threading.Lock(), space=self.space,
+            P=table, N=values, backend=self.backend, quiet=_quiet, copyto=np.copyto, view=_view, address=_address,
+            product=self.backend._multiply, lock=threading.Lock(), space=self.space,
         )  # fmt: skip
         exec("\n".join(lines), names)  # the text is made of the names and numbers above
         run: Callable[[Sequence[Any], Sequence[float]], list[Any]] = names["run"]
@@ -404,11 +390,15 @@ def _bound(name: str, library: Any, table: Any, values: Any) -> Callable[..., No
     function = getattr(library, name)
     function.restype = None
     addresses = ctypes.addressof(table), ctypes.addressof(values)
-    if name.startswith("gg_part"):
-        function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_longlong)
-    else:
-        function.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     return functools.partial(function, *map(ctypes.c_void_p, addresses))
+
+
+def _shared(name: str, library: Any, table: Any, values: Any, native: Any) -> Callable[..., None]:
+    """A function of the library whose ranges the threads of ``native`` share out."""
+    function = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    what = (ctypes.c_void_p * 3)(function, ctypes.addressof(table), ctypes.addressof(values))
+    return functools.partial(native.gg_share_ranges, what, RANGES)
 
 
 def _view(backend: Any, array: np.ndarray, shape: Sequence[int], strides: Sequence[int], offset: int) -> np.ndarray:

@@ -1,9 +1,7 @@
-"""Matrix products in compiled programs on the CPU: C text of small ones, which cost less inside a segment than a call
-of BLAS through NumPy does, and large ones shared out among the backend's threads, each with a BLAS of one thread."""
+"""Small matrix products in compiled programs on the CPU, as C text: inside a segment they cost less than a call of BLAS
+through NumPy does. Others are the backend's (``backends/products.py``)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
@@ -18,10 +16,6 @@ MOST_DEPTH = 512
 MOST_PACKED = 1 << 13
 #: rows computed together
 ROWS = 4
-#: multiply-adds from which on a product is shared out, which costs about 30 us; parts, and rows of one
-SHARED = 1 << 22
-PARTS = 4
-LEAST_ROWS = 16
 
 
 def is_small(a: View, b: View, out: View) -> bool:
@@ -84,34 +78,3 @@ def text(a: View, b: View) -> str:
                 lines.append(f"            *(V *)({where}) = sum{r};")
         lines.append("        }")
     return "\n".join([*lines, "}", ""])
-
-
-def shared(share: Callable[..., None], a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """``out = a @ b``, C-contiguous, by rows or by matrices of a batch: ``dot`` lets go of the interpreter lock, which
-    ``matmul`` keeps. What a part is follows from the shapes alone."""
-    if a.ndim == 2:
-        rows = len(out)
-        count = max(1, min(PARTS, rows // LEAST_ROWS))
-
-        def part(i: int) -> None:
-            cut = slice(rows * i // count, rows * (i + 1) // count)
-            np.dot(a[cut], b, out[cut])
-    else:
-        flat = out.reshape(-1, *out.shape[-2:])
-        places = list(np.ndindex(*out.shape[:-2]))
-        count = min(2 * PARTS, len(places))
-
-        def part(i: int) -> None:
-            for k in range(len(places) * i // count, len(places) * (i + 1) // count):
-                np.dot(a[places[k]], b[places[k]], flat[k])
-
-    share(part, count)
-
-
-def is_shared(a: View, b: View) -> bool:
-    """Whether :func:`shared` gains: there is enough to do, and to share out, in pieces that outweigh their calls."""
-    *batch, m, k = a.shape
-    n, count = b.shape[-1], int(np.prod(batch))
-    if m * n * k * count < SHARED:
-        return False
-    return m >= 2 * LEAST_ROWS if not batch else count >= 2 and m * n * k >= SHARED >> 5
