@@ -117,7 +117,7 @@ kernels-check: $(VENV)/.dev $(VENV)/.test
 # Tests that launch all kernels of kernels/, and the kinds that gpugrad.compile makes, with the launch shapes for CPUs and
 # once more with those for GPUs (some do both by themselves). Two small launches of each kernel are kept, which oclgrind
 # then repeats. SHAPES=gpu: only the second run, where build/launches/cpu is there already, as in .ci/run. Repeating all
-# takes two cores about 25 minutes, and OCLGRIND="--seconds 600" nearly all of them, the cheap ones first.
+# takes two cores about 45 minutes, and OCLGRIND="--seconds 600" nearly all of them, the cheap ones first.
 LAUNCHING := $(addprefix tests/test_,ops.py fused.py nn.py optim.py updates.py indexing.py random.py attention.py \
 	compile_ops.py)
 BOTH_SHAPES := $(addprefix tests/test_,kernel_rows.py kernel_convolve.py kernel_product.py device_backends.py \

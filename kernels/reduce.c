@@ -1,7 +1,8 @@
 // Reductions over any axes: sum, prod, max, min, any, all.
 //
 // Defines: NAME the symbol; X the dtype read, R the dtype written; T accumulates; JOIN(a, b) and START (neutral).
-// Every element of the result has a fixed tree of partial results, which depends on the layout alone.
+// Every element of the result has a fixed tree of partial results, which depends on the layout alone. What one item adds
+// up in a row it adds up in runs of RUNS, and those: the error of a long sum then grows with a fourth of its length's root.
 // The dimensions kept and the dimensions reduced are described apart; both run in C order. A long reduction
 // is cut into `splits` parts of `chunk` elements and finished by a second launch over the parts.
 //
@@ -17,6 +18,7 @@ typedef struct {
 } Reduce;
 
 #define READ(i) CV(TD, LD(X, x, i))
+#define RUNS 16
 
 KERNEL void CAT(NAME, _short)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) {
     IDX item = GLOBAL_ID;
@@ -50,10 +52,17 @@ KERNEL void CAT(NAME, _row)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce par) 
         IDX count = inner - i < end - r ? inner - i : end - r;
         IDX at[1] = {base[0] + i * step}, j = 0;
         LOCATE(at, 1, q, par.reduced - 1, par.reduced_shape, par.reduced_stride)
-        if (step == 1)
+        if (step == 1) {
+            for (; j + RUNS * LANES <= count; j += RUNS * LANES) {
+                T part[LANES];
+                for (i32 l = 0; l < LANES; l++) part[l] = READ(at[0] + j + l);
+                for (i32 k = 1; k < RUNS; k++)
+                    for (i32 l = 0; l < LANES; l++) part[l] = JOIN(part[l], READ(at[0] + j + k * LANES + l));
+                for (i32 l = 0; l < LANES; l++) lane[l] = JOIN(lane[l], part[l]);
+            }
             for (; j + LANES <= count; j += LANES)
                 for (i32 l = 0; l < LANES; l++) lane[l] = JOIN(lane[l], READ(at[0] + j + l));
-        else
+        } else
             for (; j + LANES <= count; j += LANES)
                 for (i32 l = 0; l < LANES; l++) lane[l] = JOIN(lane[l], READ(at[0] + (j + l) * step));
         for (i32 l = 0; j + l < count; l++) lane[l] = JOIN(lane[l], READ(at[0] + (j + l) * step));
@@ -126,26 +135,34 @@ KERNEL void CAT(NAME, _column)(GLOBAL const S(X) *x, GLOBAL S(R) *out, Reduce pa
     LOCATE(base, 1, row, par.kept - 1, par.kept_shape, par.kept_stride)
     IDX inner = par.reduced_shape[par.reduced - 1], down = par.reduced_stride[0][par.reduced - 1];
     IDX r = part * par.chunk, end = r + par.chunk < par.n ? r + par.chunk : par.n;
-    T total[COLUMNS];
-    for (i32 c = 0; c < COLUMNS; c++) total[c] = START;
+    T total[COLUMNS], run[COLUMNS];
+    i32 rows = 0;  // in the run
+    for (i32 c = 0; c < COLUMNS; c++) total[c] = run[c] = START;
     while (r < end) {
         IDX q = r / inner, i = r - q * inner;
         IDX length = inner - i < end - r ? inner - i : end - r;
         IDX at[1] = {base[0] + i * down};
         LOCATE(at, 1, q, par.reduced - 1, par.reduced_shape, par.reduced_stride)
+        for (IDX j = 0; j < length; j++) {
+            IDX c = 0, from = at[0] + j * down;
 #ifdef GG_CPU
-        if (step == 1)
-            for (IDX j = 0; j < length; j++) {
-                IDX c = 0, from = at[0] + j * down;
+            if (step == 1) {
                 for (; c + VECTOR <= count; c += VECTOR)
-                    EACH total[c + gg_j] = JOIN(total[c + gg_j], READ(from + c + gg_j));
-                for (; c < count; c++) total[c] = JOIN(total[c], READ(from + c));
+                    EACH run[c + gg_j] = JOIN(run[c + gg_j], READ(from + c + gg_j));
             }
-        else
 #endif
-            for (IDX j = 0; j < length; j++)
-                for (i32 c = 0; c < count; c++) total[c] = JOIN(total[c], READ(at[0] + j * down + c * step));
+            for (; c < count; c++) run[c] = JOIN(run[c], READ(from + c * step));
+            if (++rows < RUNS) continue;
+            rows = 0;
+            for (c = 0; c < count; c++) {
+                total[c] = JOIN(total[c], run[c]);
+                run[c] = START;
+            }
+        }
         r += length;
     }
-    for (i32 c = 0; c < count; c++) ST(R, out, target + c, total[c]);
+    for (i32 c = 0; c < count; c++) {
+        T whole = JOIN(total[c], run[c]);
+        ST(R, out, target + c, whole);
+    }
 }

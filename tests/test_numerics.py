@@ -23,10 +23,33 @@ SUMS = [(kind, name) for kind in ("uniform", "offset") for name in measure_sums.
 @pytest.mark.parametrize(("kind", "name"), SUMS)
 def test_a_long_sum_is_as_good_as_pytorchs(kind, name, torch):
     """Every device, eager and compiled; 1.5 million elements, so that blocks do not come out even."""
-    x = measure_sums.data(kind, 1_500_001)
+    x = measure_sums.data(kind, 1_500_001 if "256" not in name else 256 * 6001)
     found = measure_sums.measure(name, x)
     allowed = max(2 * found.pop("PyTorch"), 4 * LAST_PLACE)
     assert max(found.values()) <= allowed, found
+
+
+@pytest.mark.parametrize("name", ["sum", "sum of 256 columns", "sum of 256 rows"])
+def test_sums_are_as_good_as_pytorchs_on_average(name, torch):
+    """Of one sum the last place is luck; of several draws the errors' root mean square is not."""
+    found = measure_sums.measured(name, "uniform", 1 << 20, 12)
+    allowed = max(1.5 * found.pop("PyTorch"), LAST_PLACE)
+    assert max(found.values()) <= allowed, found
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_long_rows_of_no_numbers(compiled, device):
+    """What additions round off is carried along in compiled programs: of infinities it is NaN, and left out."""
+    inf = float("inf")
+    x = np.ones((5, 20_000), np.float32)
+    x[0, 5] = x[1, 5] = inf
+    x[1, 15_000] = -inf
+    x[2] = 1e38
+    x[3, 9000] = np.nan
+    t = gg.tensor(x, device=device)
+    total = gg.compile(lambda t: t.sum(1)) if compiled else lambda t: t.sum(1)
+    for _ in range(2):
+        np.testing.assert_array_equal(total(t).cpu().numpy(), np.float32([inf, np.nan, inf, np.nan, 20_000]))
 
 
 @pytest.mark.parametrize("dim", [0, 1])

@@ -1,9 +1,10 @@
 """The error of long sums, on every device present, eager and compiled, beside PyTorch's.
 
-    python tools/measure_sums.py [--elements 16777216]
+    python tools/measure_sums.py [--elements 16777216] [--draws 8]
 
-Relative to the exact sum of the same float32 numbers, which math.fsum gives. ``cumsum``: the largest error of any
-element, relative to the largest element. The lines are the table of docs/numerics.md.
+Relative to the exact sum of the same float32 numbers, which math.fsum gives; where there are several sums, the root of
+the mean square of their errors, relative to the largest. ``cumsum``: the largest error of any element. Of the errors of
+several draws the root of the mean square. The lines are the table of docs/numerics.md.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "var": lambda x: x.var(),
     "norm": lambda x: x.norm(),
     "dot": lambda x: x @ x,
+    "sum of 256 columns": lambda x: x.reshape(-1, 256).sum(0),
+    "sum of 256 rows": lambda x: x.reshape(256, -1).sum(1),
     "cumsum": lambda x: x.cumsum(0),
 }
 
@@ -39,6 +42,9 @@ def exact(name: str, x: np.ndarray) -> Any:
     wide = x.astype(np.float64)
     if name == "cumsum":
         return np.cumsum(wide.astype(np.longdouble))
+    if name.endswith(("columns", "rows")):
+        many = wide.reshape(-1, 256).T if name.endswith("columns") else wide.reshape(256, -1)
+        return np.array([math.fsum(part) for part in many])
     total = math.fsum(wide)
     if name == "sum":
         return total
@@ -50,8 +56,9 @@ def exact(name: str, x: np.ndarray) -> Any:
     return math.sqrt(squares) if name == "norm" else squares
 
 
-def error(got: np.ndarray, want: Any) -> float:
-    return float(np.max(np.abs(got.astype(np.longdouble) - want)) / np.max(np.abs(want)))
+def error(name: str, got: np.ndarray, want: Any) -> float:
+    off = np.abs(got.astype(np.longdouble) - want) / np.max(np.abs(want))
+    return float(np.max(off) if name == "cumsum" else np.sqrt(np.mean(off * off)))
 
 
 def ways(with_torch: bool = True) -> dict[str, tuple[Callable[[np.ndarray], Any], bool]]:
@@ -80,23 +87,29 @@ def measure(name: str, x: np.ndarray, with_torch: bool = True) -> dict[str, floa
             plain = function
             function = gg.compile(lambda t, plain=plain: plain(t).clone())
             function(make(x))
-        found[way] = error(function(make(x)).cpu().numpy(), want)
+        found[way] = error(name, function(make(x)).cpu().numpy(), want)
     return found
+
+
+def measured(name: str, kind: str, n: int, draws: int, with_torch: bool = True) -> dict[str, float]:
+    """:func:`measure` of several draws."""
+    errors = [measure(name, data(kind, n, seed), with_torch) for seed in range(draws)]
+    return {way: math.sqrt(sum(e[way] ** 2 for e in errors) / draws) for way in errors[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--elements", type=int, default=1 << 24)
+    parser.add_argument("--draws", type=int, default=8)
     options = parser.parse_args()
     heads: list[str] = []
     for kind in ("uniform", "offset"):
-        x = data(kind, options.elements)
         for name in FUNCTIONS:
-            found = measure(name, x)
+            found = measured(name, kind, options.elements, options.draws)
             if not heads:
                 heads = list(found)
                 print("| | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads))
-            print(f"| `{name}`, {kind} | " + " | ".join(f"{e:.1e}" for e in found.values()) + " |", flush=True)
+            print(f"| {name}, {kind} | " + " | ".join(f"{e:.1e}" for e in found.values()) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -363,6 +363,9 @@ class CpuBackend(KernelOps, AttentionOps, ChannelOps, UpdateOps, WindowOps):
 
     def _reduce_any(self, kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> np.ndarray:
         ufunc = _REDUCE[kind]
+        done = self.reduce_by_kernel(kind, array, axes, dtype)
+        if done is not None:
+            return done
         if array.size >= LARGE and len(axes):
             blocked = self._reduce_large(kind, array, axes, dtype)
             if blocked is not None:

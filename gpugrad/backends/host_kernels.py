@@ -172,6 +172,8 @@ class HostKernels(KernelBackend):
             return out
         return _wrapped(self._cpu.copy(self._array(array), dtype))
 
+    reduce_here = KernelBackend.reduce
+
     def reduce(self, kind: str, array: StridedArray, axes: Sequence[int], dtype: np.dtype) -> StridedArray:
         return _wrapped(self._cpu.reduce(kind, self._array(array), axes, dtype))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from gpugrad import layout
 from gpugrad.backends.blas import Blas, Routines
+from gpugrad.backends.cpu_blocks import row_dots
 from gpugrad.backends.threads import Workers
 from gpugrad.errors import DeviceError
 
@@ -126,10 +127,23 @@ class Products:
             work <= ALONE_VECTOR or (m != 1 != n and (m != n or work <= ALONE_SQUARE or not np.may_share_memory(a, b)))
         ):
             return _matmul(a, b) if out is None else _matmul(a, b, out)
-        if work < SHARED_VECTOR or (work < SHARED and m != 1 != n) or m == n == 1:
+        if m == n == 1:
+            return self._dots(a, b, out)
+        if work < SHARED_VECTOR or (work < SHARED and m != 1 != n):
             with self._blas:
                 return _matmul(a, b) if out is None else _matmul(a, b, out)
         return self._large(a, b, out)
+
+    def _dots(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """Sums of sums of short pieces: BLAS adds up a long product one after the other, in a few lanes."""
+        rows, columns = np.broadcast_arrays(a[..., 0, :], b[..., 0])
+        found = row_dots(rows.reshape(-1, a.shape[-1]), columns.reshape(-1, a.shape[-1])).reshape(
+            *rows.shape[:-1], 1, 1
+        )
+        if out is None:
+            return found
+        np.copyto(out, found)
+        return out
 
     def _large(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         target = out

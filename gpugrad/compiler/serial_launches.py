@@ -76,13 +76,11 @@ class _LaneWriter(_Writer):
         if not reductions or length < 2 * LANES:
             super()._loop(p)
             return
-        for i in reductions:
-            if self.lines[i].level == "row_reduce":
-                self._line(f"{self._type(i)} v{i} = {self._start(i)};")
-        for k, (n, _) in enumerate(self.inner[:-1]):
-            self._open(f"for (IDX j{k} = 0; j{k} < {n}; j{k}++)")
         first, last, most = ("begin", "end", self.piece) if self.pieces > 1 else ("0", str(length), length)
         blocks = most > BLOCK
+        self._open_rows(reductions, blocks)
+        for k, (n, _) in enumerate(self.inner[:-1]):
+            self._open(f"for (IDX j{k} = 0; j{k} < {n}; j{k}++)")
         if blocks:
             block = max(BLOCK, 1 << (most.bit_length() // 2))
             self._open(f"for (IDX block = {first}; block < {last}; block += {block})")
@@ -107,20 +105,12 @@ class _LaneWriter(_Writer):
             joined = self._join(i, f"r{i}[lane]", f"r{i}[lane + half_]")
             self._line(f"for (i32 half_ = {lanes // 2}; half_ > 0; half_ /= 2)")
             self._line(f"    for (i32 lane = 0; lane < half_; lane++) r{i}[lane] = {joined};")
-            name = f"v{i}" if self.lines[i].level == "row_reduce" else f"t{i}"
-            self._line(f"{name} = {self._join(i, name, f'r{i}[0]')};")
+            self._take_block(i, f"r{i}[0]", blocks)
         if blocks:
             self._close()
         for _ in self.inner[:-1]:
             self._close()
-        for i in reductions:
-            line = self.lines[i]
-            if line.level == "row_reduce":
-                short = short_of(line.dtype)
-                if short in ("f16", "bf16"):
-                    self._line(f"v{i} = gg_round_{short}(v{i});")
-                if line.store is not None:
-                    self._line(self._stored(line.store, self._index(line.store, "row"), f"v{i}"))
+        self._close_rows(reductions, blocks)
 
     def _type(self, i: int) -> str:
         return c_type(short_of(self.lines[i].dtype))

@@ -141,7 +141,11 @@ class _Writer(Plan):
         for i in self.totals:
             self._line(f"{c_type(short_of(self.lines[i].dtype))} t{i} = {self._start(i)};")
         if self.rows:
-            if self.parts > 1:
+            if self.parts > 1 and self.chunk_rows == 1:
+                # No loop: GCC takes one of a single turn apart, and then finds no vectors in the loops inside.
+                self._line("IDX row = part;")
+                self._open("")
+            elif self.parts > 1:
                 bound = self._bound("top", self.chunk_rows, self.row_count, "bottom")
                 self._line(f"IDX top = part * {self.chunk_rows}, {bound};")
                 self._open("for (IDX row = top; row < bottom; row++)")
@@ -206,11 +210,6 @@ class _Writer(Plan):
         if not members:
             return
         reductions = [i for i in members if self.lines[i].level in ("row_reduce", "total")]
-        for i in reductions:
-            if self.lines[i].level == "row_reduce":
-                self._line(f"{c_type(short_of(self.lines[i].dtype))} v{i} = {self._start(i)};")
-        for k, (n, _) in enumerate(self.inner[:-1]):
-            self._open(f"for (IDX j{k} = 0; j{k} < {n}; j{k}++)")
         length = self.inner[-1][0] if self.inner else 1
         first, last, most = "0", str(length), length
         if self.pieces > 1:
@@ -218,6 +217,9 @@ class _Writer(Plan):
         blocks = most > BLOCK and any(
             self.lines[i].kind in ("sum", "prod") and self.lines[i].dtype.kind not in "biu" for i in reductions
         )
+        self._open_rows(reductions, blocks)
+        for k, (n, _) in enumerate(self.inner[:-1]):
+            self._open(f"for (IDX j{k} = 0; j{k} < {n}; j{k}++)")
         if blocks:
             # As many blocks as terms in a block, where a row is very long.
             block = max(BLOCK, 1 << (most.bit_length() // 2))
@@ -238,15 +240,42 @@ class _Writer(Plan):
             self._compute(i, loads)
         self._close()
         for i in reductions:
-            name = f"v{i}" if self.lines[i].level == "row_reduce" else f"t{i}"
-            self._line(f"{name} = {self._join(i, name, f'r{i}')};")
+            self._take_block(i, f"r{i}", blocks)
         if blocks:
             self._close()
         for _ in self.inner[:-1]:
             self._close()
+        self._close_rows(reductions, blocks)
+
+    # What a row is reduced to, block by block. What the additions of blocks' sums round off is added up apart (Knuth,
+    # The Art of Computer Programming 2, 4.2.2, theorem B): a long row has many of them.
+    def _carries(self, i: int, blocks: bool) -> bool:
+        line = self.lines[i]
+        return blocks and line.level == "row_reduce" and line.kind == "sum" and line.dtype.kind not in "biu"
+
+    def _open_rows(self, reductions: Sequence[int], blocks: bool) -> None:
+        for i in reductions:
+            if self.lines[i].level == "row_reduce":
+                t = c_type(short_of(self.lines[i].dtype))
+                self._line(f"{t} v{i} = {self._start(i)}{f', e{i} = 0' if self._carries(i, blocks) else ''};")
+
+    def _take_block(self, i: int, value: str, blocks: bool) -> None:
+        """Join a block's ``value`` to what its row, or all rows, came to before."""
+        if self._carries(i, blocks):
+            t = c_type(short_of(self.lines[i].dtype))
+            self._line(f"{t} s{i} = v{i} + {value}, z{i} = s{i} - v{i};")
+            self._line(f"e{i} += (v{i} - (s{i} - z{i})) + ({value} - z{i});")
+            self._line(f"v{i} = s{i};")
+        else:
+            name = f"v{i}" if self.lines[i].level == "row_reduce" else f"t{i}"
+            self._line(f"{name} = {self._join(i, name, value)};")
+
+    def _close_rows(self, reductions: Sequence[int], blocks: bool) -> None:
         for i in reductions:
             line = self.lines[i]
             if line.level == "row_reduce":
+                if self._carries(i, blocks):
+                    self._line(f"if (e{i} - e{i} == 0) v{i} += e{i};  // neither infinite nor NaN")
                 short = short_of(line.dtype)
                 if short in ("f16", "bf16"):
                     self._line(f"v{i} = gg_round_{short}(v{i});")
