@@ -360,6 +360,25 @@ def test_workers_know_who_they_are_and_draw_differently():
     assert found == [0, 1, 0, 1]
 
 
+class Threads(D.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        return gg.get_num_threads() if i == 0 else int((gg.ones(200, 200) @ gg.ones(200, 200)).sum().item())
+
+
+def test_workers_compute_with_one_thread_each():
+    before = gg.get_num_threads()
+    try:
+        gg.set_num_threads(2)
+        gg.ones(200, 200) @ gg.ones(200, 200)  # threads that are not there in a forked worker
+        assert list(D.DataLoader(Threads(), None, num_workers=1, **CONTEXT)) == [1, 8_000_000]
+        assert gg.get_num_threads() == 2
+    finally:
+        gg.set_num_threads(before)
+
+
 def test_workers_need_the_dataset_on_the_cpu(device):
     if device == "cpu":
         assert len(D.DataLoader(_tensors(4, device), 2, num_workers=1)) == 2

@@ -21,7 +21,6 @@ from gpugrad.backends.cpu_blocks import row_dots
 from gpugrad.backends.threads import Workers
 from gpugrad.errors import DeviceError
 
-_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _matmul = np.matmul
 
 #: multiply-adds up to which OpenBLAS uses one thread anyway, in general, with a vector, and for ``x @ x.T``

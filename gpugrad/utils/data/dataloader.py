@@ -30,8 +30,9 @@ class DataLoader(Generic[T_co]):
     same batches. A :class:`TensorDataset` (or a Subset of one) is batched with one index_select per tensor.
 
     With ``num_workers`` batches are made by that many processes, ``prefetch_factor`` (2) ahead each, in the same order;
-    their datasets must stay on the CPU. ``worker_init_fn(id)`` runs in each; ``timeout`` seconds without a batch is a
-    RuntimeError; ``persistent_workers`` keeps them from pass to pass. ``pin_memory`` and ``in_order`` change nothing.
+    their datasets must stay on the CPU, and each computes with one thread. ``worker_init_fn(id)`` runs in each;
+    ``timeout`` seconds without a batch is a RuntimeError; ``persistent_workers`` keeps them from pass to pass.
+    ``pin_memory`` and ``in_order`` change nothing.
     Raises ValueError for options that exclude each other."""
 
     def __init__(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.devices import set_default_device
+from gpugrad.namespace import set_num_threads
 from gpugrad.random import manual_seed
 from gpugrad.utils.data.fetch import Fetcher, stream
 
@@ -59,6 +60,7 @@ def _work(job: Job, worker: int, count: int, tasks: Any, results: Any) -> None:
     Results: (epoch, k, kind, pickled value), kind being "batch", "end" of the stream, or "error"."""
     global _info
     set_default_device("cpu")  # a device's context does not survive into another process
+    set_num_threads(1)  # there are other workers, and the process that trains
     fetch = Fetcher(job.dataset, job.collate)
     batches: Iterator[Any] = iter(())
     first = True
