@@ -570,3 +570,42 @@ def test_gradients_of_chosen_inputs_share_no_memory(device):
     gg.autograd.backward(a + b, g, inputs=[a, b])
     a.grad.zero_()
     assert b.grad.tolist() == g.tolist() == [3.0, 4.0]
+
+
+def test_a_leaf_takes_a_gradient_of_another_dtype_in_its_own(device):
+    x = gg.tensor([1.0, 2.0], device=device, requires_grad=True)
+    x.backward(gg.tensor([0.5, 4.0], dtype=gg.float16, device=device))
+    assert x.grad.dtype is gg.float32 and x.grad.tolist() == [0.5, 4.0]
+
+
+def test_a_node_that_many_ways_lead_to_is_visited_once():
+    """2^60 ways lead back through these additions."""
+    x = gg.ones(2, requires_grad=True)
+    y = middle = x * 1
+    for _ in range(60):
+        y = y + y
+    (found,) = gg.autograd.grad(y.sum(), middle, retain_graph=True)
+    assert found.tolist() == [2.0**60] * 2
+    y.sum().backward(inputs=[x])
+    assert x.grad.tolist() == [2.0**60] * 2
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_a_graph_of_the_gradient_is_made_on_demand_alone(inputs):
+    x = gg.tensor([1.0, 2.0], requires_grad=True)
+    for create_graph in (None, False, True):
+        x.grad = None
+        options = {} if create_graph is None else {"create_graph": create_graph}
+        if inputs:
+            options["inputs"] = [x]
+        gg.autograd.backward((x**3).sum(), **options)
+        assert x.grad.requires_grad is (create_graph is True) and (x.grad.grad_fn is not None) is (create_graph is True)
+
+
+def test_a_gradient_that_is_passed_on_keeps_its_own_graph():
+    """Of ``x + 1`` the gradient is the one that was given; a copy of it in ``x.grad`` leads back to it."""
+    x, given = (gg.tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    gg.autograd.backward(x + 1, given, create_graph=True)
+    (x.grad * gg.tensor([3.0, 5.0])).sum().backward()
+    assert given.grad.tolist() == [3.0, 5.0]
+    assert x.grad.data_ptr() != given.data_ptr()
