@@ -169,3 +169,22 @@ def test_backward_alone_of_a_compiled_function(device):
     loss = gg.compile(lambda x: x.sqrt().sum())(bad(device))
     with detect_anomaly(), pytest.raises(RuntimeError, match="compute the forward pass with it on"):
         loss.backward()
+
+
+class Two(gg.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1, x * 2
+
+    @staticmethod
+    def backward(ctx, first, second):
+        return first + second * float("nan")
+
+
+def test_names_the_line_of_a_function_of_the_users_own(device):
+    x = gg.ones(2, device=device, requires_grad=True)
+    with detect_anomaly():
+        a, b = Two.apply(x)  # the line of Two
+        with pytest.raises(RuntimeError, match="(?s)Two: .*the line of Two"):
+            (a + b).sum().backward()
+    assert b.grad_fn.title == "Two"
