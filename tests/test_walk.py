@@ -609,3 +609,14 @@ def test_a_gradient_that_is_passed_on_keeps_its_own_graph():
     (x.grad * gg.tensor([3.0, 5.0])).sum().backward()
     assert given.grad.tolist() == [3.0, 5.0]
     assert x.grad.data_ptr() != given.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [gg.float16, gg.bfloat16])
+def test_half_gradients_of_broadcast_operands_are_rounded_once_every_time(dtype):
+    """From the third call on derivatives run as they were written out; products that are summed up stay in float32."""
+    gg.manual_seed(0)
+    a, b, g = (gg.randn(*s).to(dtype).requires_grad_() for s in ((300, 7), (7,), (300, 7)))
+    wanted = (a.detach().float() * g.detach().float()).sum(0).to(dtype)
+    for _ in range(6):
+        (found,) = gg.autograd.grad(a * b, b, g.detach())
+        assert found.dtype is dtype and found.tolist() == wanted.tolist()
