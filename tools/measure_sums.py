@@ -91,9 +91,9 @@ def measure(name: str, x: np.ndarray, with_torch: bool = True) -> dict[str, floa
     return found
 
 
-def measured(name: str, kind: str, n: int, draws: int, with_torch: bool = True) -> dict[str, float]:
+def measured(name: str, kind: str, n: int, draws: int) -> dict[str, float]:
     """:func:`measure` of several draws."""
-    errors = [measure(name, data(kind, n, seed), with_torch) for seed in range(draws)]
+    errors = [measure(name, data(kind, n, seed)) for seed in range(draws)]
     return {way: math.sqrt(sum(e[way] ** 2 for e in errors) / draws) for way in errors[0]}
 
 

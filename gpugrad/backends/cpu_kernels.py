@@ -143,7 +143,7 @@ _PLAIN = frozenset(np.dtype(t) for t in ("f4", "f8"))
 _LONG = 512
 
 
-def reduced(kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> int:
+def reduced(kind: str, array: np.ndarray, axes: Sequence[int]) -> int:
     """The work of a reduction, in elements: 0 where NumPy is quicker. A kernel takes 0.03 to 0.5 of NumPy's time for
     half types and integers, 0.1 to 0.9 for others, but for the largest element of rows up to 2.3 times as long."""
     if kind in ("any", "all") or not len(axes) or not array.flags.c_contiguous:
@@ -200,7 +200,7 @@ class KernelOps(Backend):
     def reduce_by_kernel(self, kind: str, array: np.ndarray, axes: Sequence[int], dtype: np.dtype) -> np.ndarray | None:
         """A large reduction; None where it is NumPy's."""
         least = self.kernels_from
-        if least is None or array.size < least or reduced(kind, array, axes, dtype) < least:
+        if least is None or array.size < least or reduced(kind, array, axes) < least:
             return None
         done: list[np.ndarray] = self._built("reduce_here", kind, array, axes, dtype)
         return done[0] if done else None

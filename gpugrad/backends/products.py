@@ -84,27 +84,22 @@ def _for_blas(x: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.ascontiguousarray(once), x.shape)
 
 
-class _Plan:
-    """What a product of certain shapes and strides needs: the arguments that C gets, and how many parts there are."""
-
-    def __init__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, routines: Routines) -> None:
-        m, n, k = out.shape[-2], out.shape[-1], a.shape[-1]
-        size = a.itemsize
-        layouts = [_layout(x.shape, x.strides, size) for x in (a, b, out)]
-        batch = out.shape[:-2]
-        self.parts = 0  # not by C
-        if None in layouts or layouts[2][0] or len(batch) > 60:  # type: ignore[index]
-            return
-        (turn_a, lda), (turn_b, ldb), (_, ldc) = layouts  # type: ignore[misc]
-        if routines.bits == 32 and max(m, n, k, lda, ldb, ldc) >= 1 << 31:
-            return
-        rows, columns, matrices, group = _shares(out.shape, k)
-        numbers = [m, n, k, lda, ldb, ldc, turn_a, turn_b, rows, columns, matrices, group, len(batch)]
-        steps = [np.broadcast_to(x, (*batch, *x.shape[-2:])).strides for x in (a, b)]
-        for d, length in enumerate(batch):
-            numbers += [length, steps[0][d] // size, steps[1][d] // size, out.strides[d] // size]
-        self.numbers = (ctypes.c_int64 * len(numbers))(*map(int, numbers))
-        self.parts = rows * columns * -(-matrices // group)
+def _plan(a: np.ndarray, b: np.ndarray, out: np.ndarray, routines: Routines) -> Any:
+    """What C is told of a product of such shapes and strides; None where it is nothing for the routines."""
+    m, n, k = out.shape[-2], out.shape[-1], a.shape[-1]
+    size = a.itemsize
+    layouts = [_layout(x.shape, x.strides, size) for x in (a, b, out)]
+    batch = out.shape[:-2]
+    if None in layouts or layouts[2][0] or len(batch) > 60:  # type: ignore[index]
+        return None
+    (turn_a, lda), (turn_b, ldb), (_, ldc) = layouts  # type: ignore[misc]
+    if routines.bits == 32 and max(m, n, k, lda, ldb, ldc) >= 1 << 31:
+        return None
+    numbers = [m, n, k, lda, ldb, ldc, turn_a, turn_b, *_shares(out.shape, k), len(batch)]
+    steps = [np.broadcast_to(x, (*batch, *x.shape[-2:])).strides for x in (a, b)]
+    for d, length in enumerate(batch):
+        numbers += [length, steps[0][d] // size, steps[1][d] // size, out.strides[d] // size]
+    return (ctypes.c_int64 * len(numbers))(*map(int, numbers))
 
 
 class Products:
@@ -115,7 +110,7 @@ class Products:
         self._workers, self._blas, self._empty = workers, blas, empty
         self._alone = ALONE if blas.is_openblas else 0
         self._found: dict[np.dtype, tuple[Any, Routines] | None] = {}
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Any] = {}
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """``a @ b``, in ``out`` if that is given, which overlaps neither. NumPy's warnings about numbers are the
@@ -154,14 +149,14 @@ class Products:
         if native is not None:
             function, routines = native
             key = (a.shape, a.strides, b.shape, b.strides, target.shape, target.strides, a.dtype)
-            plan = self._plans.get(key)
-            if plan is None:
+            plan = self._plans.get(key, False)
+            if plan is False:
                 if len(self._plans) > 1000:
                     self._plans.clear()
-                plan = self._plans[key] = _Plan(a, b, target, routines)
-            if plan.parts:
+                plan = self._plans[key] = _plan(a, b, target, routines)
+            if plan is not None:
                 with self._blas:
-                    function(plan.numbers, routines.pointers, a.ctypes.data, b.ctypes.data, target.ctypes.data)
+                    function(plan, routines.pointers, a.ctypes.data, b.ctypes.data, target.ctypes.data)
                 return target
         self._by_numpy(a, b, target)
         return target

@@ -18,7 +18,7 @@ import numpy as np
 from gpugrad.backends import kernel_source
 from gpugrad.compiler.fusing import Group
 from gpugrad.compiler.program import Buffer, Call, Number, View
-from gpugrad.compiler.serial_text import BLOCK, Kernel, Text, _section, _Writer, c_type, short_of
+from gpugrad.compiler.serial_text import BLOCK, Kernel, Text, _section, _Writer
 
 #: neighbouring accumulators of a reduction; in rows of LONG elements a few vectors of them, so that one sum need not
 #: wait for the last (with 64 instead of 16 a sum of 16M elements takes half the time)
@@ -111,9 +111,6 @@ class _LaneWriter(_Writer):
         for _ in self.inner[:-1]:
             self._close()
         self._close_rows(reductions, blocks)
-
-    def _type(self, i: int) -> str:
-        return c_type(short_of(self.lines[i].dtype))
 
     def _lane_body(self, members: Sequence[int], reductions: Sequence[int]) -> None:
         """The elements' lines, the accumulators being those of a lane."""

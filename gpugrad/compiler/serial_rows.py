@@ -139,7 +139,7 @@ class _Writer(Plan):
         for i in self.columns:
             self._open_column(i)
         for i in self.totals:
-            self._line(f"{c_type(short_of(self.lines[i].dtype))} t{i} = {self._start(i)};")
+            self._line(f"{self._type(i)} t{i} = {self._start(i)};")
         if self.rows:
             if self.parts > 1 and self.chunk_rows == 1:
                 # No loop: GCC takes one of a single turn apart, and then finds no vectors in the loops inside.
@@ -163,7 +163,7 @@ class _Writer(Plan):
                 assert store is not None
                 self._line(self._stored(store, "0", f"t{i}"))
             else:
-                t = c_type(short_of(self.lines[i].dtype))
+                t = self._type(i)
                 self._line(f"((GLOBAL {t} *)(partial + {self.offsets[i]}))[{'chunk' if many else '0'}] = t{i};")
         if many:
             self._close()
@@ -230,7 +230,7 @@ class _Writer(Plan):
                 self._line(f"IDX stop = block + {block} < {last} ? block + {block} : {last};")
                 first, last = "block", "stop"
         for i in reductions:
-            self._line(f"{c_type(short_of(self.lines[i].dtype))} r{i} = {self._start(i)};")
+            self._line(f"{self._type(i)} r{i} = {self._start(i)};")
         clauses = [f"reduction({self._clause(i)}:r{i})" for i in reductions]
         if length > 1 and (clauses or self._unit_strides(members)):
             self._line(f"SIMD({' '.join(clauses)})")
@@ -247,6 +247,9 @@ class _Writer(Plan):
             self._close()
         self._close_rows(reductions, blocks)
 
+    def _type(self, i: int) -> str:
+        return c_type(short_of(self.lines[i].dtype))
+
     # What a row is reduced to, block by block. What the additions of blocks' sums round off is added up apart (Knuth,
     # The Art of Computer Programming 2, 4.2.2, theorem B): a long row has many of them.
     def _carries(self, i: int, blocks: bool) -> bool:
@@ -256,13 +259,13 @@ class _Writer(Plan):
     def _open_rows(self, reductions: Sequence[int], blocks: bool) -> None:
         for i in reductions:
             if self.lines[i].level == "row_reduce":
-                t = c_type(short_of(self.lines[i].dtype))
+                t = self._type(i)
                 self._line(f"{t} v{i} = {self._start(i)}{f', e{i} = 0' if self._carries(i, blocks) else ''};")
 
     def _take_block(self, i: int, value: str, blocks: bool) -> None:
         """Join a block's ``value`` to what its row, or all rows, came to before."""
         if self._carries(i, blocks):
-            t = c_type(short_of(self.lines[i].dtype))
+            t = self._type(i)
             self._line(f"{t} s{i} = v{i} + {value}, z{i} = s{i} - v{i};")
             self._line(f"e{i} += (v{i} - (s{i} - z{i})) + ({value} - z{i});")
             self._line(f"v{i} = s{i};")

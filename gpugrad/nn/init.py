@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from gpugrad.autograd import no_grad
-from gpugrad.backends.blas import numpy_blas
 from gpugrad.ops import creation, sampling
 from gpugrad.ops.special import erf
 from gpugrad.tensor import Tensor
@@ -212,9 +211,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
         return tensor
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
-    draw = creation.empty((rows, columns), device="cpu").normal_(0, 1, generator=generator).numpy()
-    with numpy_blas():
-        q, r = np.linalg.qr(draw.T if rows < columns else draw)
+    draw = creation.empty((rows, columns), device="cpu").normal_(0, 1, generator=generator)
+    matrix = draw._array.T if rows < columns else draw._array
+    q, r = draw._backend.factorize("qr", [matrix], complete=False)
     q = q * np.sign(np.diag(r))  # makes the decomposition, and so the distribution, unique
     q = q.T if rows < columns else q
     return _fill_from_host(tensor, (q * gain).reshape(tensor.shape))
